@@ -1,0 +1,140 @@
+"""evaluate(encoder, task) -> Scores: encode, search exactly, score each query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.embeddings import Encoder, embed
+from evaluation.errors import InputError
+from evaluation.files import aside
+from evaluation.index import top_k
+from evaluation.metrics import DEFAULT_METRICS, Judgements, depth, score
+from evaluation.task import RetrievalTask
+
+
+def _no_passages() -> NDArray[np.str_]:
+    return np.empty((0, 0), dtype=np.str_)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one model did on one task, query by query.
+
+    Attributes:
+        query_ids: Q ids, in the task's order.
+        groups: the concept of each query, the unit of resampling.
+        per_query: metric name -> (Q,) float64.
+        top_ids_QK: ids of the passages found, best first.
+    """
+
+    query_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    per_query: dict[str, NDArray[np.float64]]
+    top_ids_QK: NDArray[np.str_] = field(default_factory=_no_passages)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Metric name -> mean over the queries."""
+        return {name: float(values.mean()) for name, values in self.per_query.items()}
+
+    def standard_error(self, metric: str) -> float:
+        """Standard error of the metric's mean when whole groups are the unit of sampling (cluster-robust).
+
+        sqrt(G / (G - 1) x sum over groups of (sum of deviations in the group)^2) / Q; NaN with fewer than two groups.
+
+        Raises:
+            InputError: the metric was not computed.
+        """
+        values = self.values(metric)
+        _, group_Q = np.unique(np.asarray(self.groups), return_inverse=True)
+        sums_G = np.bincount(group_Q, weights=values - values.mean())
+        count = len(sums_G)
+        if count < 2:
+            return float("nan")
+        return float(np.sqrt(count / (count - 1) * (sums_G**2).sum()) / len(values))
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """The metric of each query.
+
+        Raises:
+            InputError: the metric was not computed.
+        """
+        if metric not in self.per_query:
+            raise InputError(f"metric {metric!r} was not computed, expected one of {', '.join(self.per_query)}")
+        return self.per_query[metric]
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file; arrays only, no pickle."""
+        arrays = {f"metric:{name}": values for name, values in self.per_query.items()}
+        with aside(Path(path)) as draft, draft.open("wb") as file:
+            np.savez_compressed(
+                file,
+                query_ids=np.array(self.query_ids, dtype=np.str_),
+                groups=np.array(self.groups, dtype=np.str_),
+                top_ids_QK=self.top_ids_QK,
+                allow_pickle=False,
+                **arrays,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no such file.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file, expected scores as .npz")
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(
+                query_ids=tuple(arrays["query_ids"].tolist()),
+                groups=tuple(arrays["groups"].tolist()),
+                per_query={n.removeprefix("metric:"): arrays[n] for n in arrays.files if n.startswith("metric:")},
+                top_ids_QK=arrays["top_ids_QK"],
+            )
+
+
+def evaluate(
+    encoder: Encoder,
+    task: RetrievalTask,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    batch_size: int = 64,
+    cache: Path | None = None,
+    progress: bool = False,
+) -> Scores:
+    """Encode the task's texts, rank its corpus for each query by cosine, and score the rankings.
+
+    Passages of equal cosine stand in descending order of their ids, as trec_eval ranks them.
+
+    Args:
+        encoder: a SentenceTransformer, with its prompts set.
+        task: Q queries over C passages.
+        metrics: names such as ndcg@10.
+        batch_size: texts encoded at once.
+        cache: folder of embeddings kept on disk; none: nothing is kept.
+        progress: show a bar for each encoding.
+
+    Returns:
+        Scores of all Q queries, in the task's order.
+
+    Raises:
+        InputError: an unknown metric, embeddings with NaN, queries and passages of different dimensions.
+    """
+    k = depth(metrics)
+    query_ids = tuple(task.queries)
+    corpus_ids = sorted(task.corpus, reverse=True)  # top_k gives ties to the first, trec_eval to the greater id
+    queries_QD = embed(encoder, [task.queries[i] for i in query_ids], "query", batch_size, progress)
+    corpus_CD = embed(encoder, [task.corpus[i] for i in corpus_ids], "document", batch_size, progress)
+    _, ranking_QK = top_k(queries_QD, corpus_CD, k)
+    judgements = Judgements.of(task.qrels, query_ids, corpus_ids)
+    return Scores(
+        query_ids=query_ids,
+        groups=tuple(task.groups[i] for i in query_ids),
+        per_query=score(ranking_QK, judgements, metrics),
+        top_ids_QK=np.array(corpus_ids, dtype=np.str_)[ranking_QK],
+    )
