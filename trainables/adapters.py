@@ -1,0 +1,111 @@
+"""LoRA targets by meaning: q, k, v, o and ffn resolved to the modules of each architecture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import torch
+from peft import LoraConfig, TaskType
+from transformers import PreTrainedModel
+
+from evaluation.errors import InputError
+from trainables.architectures import LAYOUTS, LEAF_NAMES, ROLES, Role
+from trainables.config import TrialConfig
+
+_WORDS: dict[str, tuple[Role, ...]] = {"ffn": ("ffn",), "attention": ("q", "k", "v", "o"), "all-linear": ROLES}
+
+
+def parse_targets(targets: str) -> tuple[Role, ...]:
+    """The roles that a `targets` text names, in the order q, k, v, o, ffn.
+
+    Letters combine (`qk`, `qkv`), words are ffn, attention (q, k, v, o) and all-linear (attention and ffn);
+    `+` joins them: `qv+ffn`. Raises InputError for anything else.
+    """
+    found: set[str] = set()
+    for part in targets.split("+"):
+        letters = set(part)
+        if part in _WORDS:
+            found.update(_WORDS[part])
+        elif part and letters <= set("qkvo") and len(letters) == len(part):
+            found.update(letters)
+        else:
+            raise InputError(
+                f"targets: {targets!r} is not a LoRA target, "
+                "expected q, k, v, o, ffn, attention, all-linear, letters together (qkv) or parts joined by + (qv+ffn)"
+            )
+    return tuple(role for role in ROLES if role in found)
+
+
+def resolve_targets(model: PreTrainedModel, targets: str, last_n: int | None = None) -> list[str]:
+    """Full names of the linear modules that `targets` means in `model` (real or on the meta device).
+
+    last_n: only the last n layers. The pooler is never among them: mean, CLS and last-token pooling read the hidden
+    states, so it gets no gradient. Raises InputError, naming the linear modules that exist, when a target matches
+    nothing or is missing from some of the layers.
+    """
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    layers = _by_layer(model, linears)
+    if last_n is not None and last_n > len(layers):
+        raise InputError(f"last_n: {last_n} is more than the {len(layers)} layers of {type(model).__name__}")
+    kept = layers if last_n is None else layers[-last_n:]
+    names: list[str] = []
+    for role in parse_targets(targets):
+        matched = [[name for name, module_role in layer if module_role == role] for layer in kept]
+        if not all(matched):
+            missing = f"matches nothing in {sum(not m for m in matched)} of {len(kept)} layers"
+            raise InputError(
+                f"targets: {role} {missing} of {type(model).__name__}; its linear modules are {_kinds(linears)}"
+            )
+        names += [name for layer_names in matched for name in layer_names]
+    order = {name: position for position, name in enumerate(linears)}
+    return sorted(names, key=order.__getitem__)
+
+
+def lora_config(config: TrialConfig, model: PreTrainedModel) -> LoraConfig:
+    """PEFT's configuration of a trial's adapter on `model`."""
+    return LoraConfig(
+        task_type=TaskType.FEATURE_EXTRACTION,
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        bias="none",
+        use_rslora=config.rslora,
+        use_dora=config.dora,
+        # One exact pattern rather than suffixes: the suffix output.dense would also take attention.output.dense.
+        target_modules=_pattern(resolve_targets(model, config.targets, config.last_n)),
+    )
+
+
+def _by_layer(model: PreTrainedModel, linears: list[str]) -> list[list[tuple[str, Role | None]]]:
+    """The linear modules of each layer, with their role where it is known."""
+    layout = LAYOUTS.get(model.config.model_type)
+    layers: dict[str, list[tuple[str, Role | None]]] = {}
+    for name in linears:
+        if not (match := re.fullmatch(r"(.*?\.(\d+))\.(.+)", name)):
+            continue
+        layer, _, inside = match.groups()
+        if layout is not None:
+            role = next((role for role, paths in layout.roles.items() if inside in paths), None)
+        else:
+            leaf = inside.rsplit(".", 1)[-1].lower()
+            role = next((role for role, leaves in LEAF_NAMES.items() if leaf in leaves), None)
+        layers.setdefault(layer, []).append((name, role))
+    return list(layers.values())
+
+
+def _kinds(linears: Iterable[str]) -> str:
+    """Names of linear modules with layer numbers folded to *."""
+    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in linears))
+
+
+def _pattern(names: list[str]) -> str:
+    """A regular expression that matches exactly these names; layers of one kind are folded together."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        if match := re.fullmatch(r"(.*?\.)(\d+)(\..+)", name):
+            before, number, after = match.groups()
+            kinds.setdefault((before, after), []).append(number)
+    return "|".join(
+        f"{re.escape(before)}({'|'.join(numbers)}){re.escape(after)}" for (before, after), numbers in kinds.items()
+    )

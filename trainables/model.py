@@ -1,0 +1,250 @@
+"""A trial's model: the base, prompted and pooled as it should be, with its adapter. The base is loaded once a process.
+
+Every model that build_model returns has modules of its own around weights that it shares with the cached base. Frozen
+weights are only read. Whatever writes weights (full fine-tuning, merging) works on a copy: build_model clones them for
+method full, and own_weights clones them for a merge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import hashlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from peft.tuners.tuners_utils import cast_adapter_dtype
+from safetensors import safe_open
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from evaluation.errors import InputError
+from trainables import hub
+from trainables.adapters import lora_config
+from trainables.bases import ResolvedBase, resolve_base
+from trainables.config import TrialConfig
+from trainables.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
+
+_log = logging.getLogger(__name__)
+ADAPTER = "default"
+
+
+def build_model(
+    config: TrialConfig,
+    device: str | torch.device | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    cache_folder: Path | None = None,
+) -> SentenceTransformer:
+    """The trial's model on `device` (none: the first GPU, else the CPU), ready to train: method decides what trains.
+
+    lora: the base frozen in the trial's precision, a fresh adapter in float32, seeded by config.seed. full: every
+    weight a float32 copy; the pooler, which gets no gradient, stays frozen. none: the base, frozen.
+    dtype: of the frozen weights, instead of the precision's (float32 to merge). cache_folder: where a copy of the
+    base converted to that dtype is kept, so that the workers of a machine map the same pages of it.
+    The first call in a process loads the base; later calls take milliseconds.
+
+    Raises InputError when the base or the targets cannot be resolved.
+    """
+    place = resolve_device(device)
+    base = resolve_base(config)
+    if config.method == "full":
+        weights = torch.float32
+    else:
+        weights = dtype or resolve_precision(config, place).weights
+    attention, _ = resolve_attention(config, base, place)
+    folder, _ = hub.fetch(config.base, config.revision)
+    key = (str(folder), base.pooling, weights, attention, str(place), config.trust_remote_code)
+    if key not in _BASES:
+        _BASES[key] = _load(folder, base, weights, attention, place, config.trust_remote_code, cache_folder)
+    model = _copy_sharing_weights(_BASES[key])
+    model.prompts = {"query": base.query_prompt, "document": base.passage_prompt}
+    model.default_prompt_name = None
+    model.max_seq_length = base.max_length
+    if config.method == "lora":
+        _add_adapter(model, config)
+    elif config.method == "full":
+        _train_all(model, config.last_n)
+    return model
+
+
+def training_prompts(model: SentenceTransformer, columns: list[str]) -> dict[str, str]:
+    """The trainer's `prompts` argument: the first column is the anchor, the others are passages."""
+    return {column: model.prompts["query" if position == 0 else "document"] for position, column in enumerate(columns)}
+
+
+def own_weights(model: SentenceTransformer) -> SentenceTransformer:
+    """Give the model a private copy of every weight, so that writing them (a merge) leaves the cached base untouched."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def forget_bases() -> None:
+    """Drop the bases that this process keeps."""
+    _BASES.clear()
+
+
+_BASES: dict[tuple[str, str, torch.dtype, str, str, bool], SentenceTransformer] = {}
+
+
+def _transformer(model: SentenceTransformer) -> PreTrainedModel:
+    inner = model.transformers_model
+    if inner is None:
+        raise InputError("base: has no transformers encoder (a static or bag-of-words model), expected one to adapt")
+    return inner
+
+
+def _add_adapter(model: SentenceTransformer, config: TrialConfig) -> None:
+    inner = _transformer(model)
+    inner.name_or_path = config.base  # what the adapter's own file names as its base, rather than a folder of ours
+    with _seeded(config.seed):
+        model.add_adapter(lora_config(config, inner))
+    # Injected adapters take the base's dtype; 16-bit adapters lose small updates.
+    cast_adapter_dtype(inner, ADAPTER)
+
+
+def _train_all(model: SentenceTransformer, last_n: int | None) -> None:
+    """Copy every weight and unfreeze it, or only the last n layers; never the pooler."""
+    own_weights(model)
+    inner = _transformer(model)
+    layers = inner.config.num_hidden_layers
+    if last_n is not None and last_n > layers:
+        raise InputError(f"last_n: {last_n} is more than the {layers} layers of {type(inner).__name__}")
+    for parameter in model.parameters():
+        parameter.requires_grad_(last_n is None)
+    if last_n is not None:
+        for stack in _layer_stacks(inner, layers):
+            for layer in stack[-last_n:]:
+                layer.requires_grad_(True)
+    if getattr(inner, "pooler", None) is not None:
+        inner.pooler.requires_grad_(False)
+
+
+def _layer_stacks(inner: PreTrainedModel, layers: int) -> list[nn.ModuleList]:
+    return [module for module in inner.modules() if isinstance(module, nn.ModuleList) and len(module) == layers]
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from a generator seeded for this block only, on every device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _copy_sharing_weights(base: SentenceTransformer) -> SentenceTransformer:
+    """New modules around the same weight storage: each parameter is new and frozen, its data is the base's."""
+    memo: dict[int, object] = {}
+    for parameter in base.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    for module in base.modules():
+        # A tokenizer of 250,000 pieces takes a second to copy; only its Python attributes (maximum length) change.
+        if isinstance(module, Transformer):
+            memo[id(module.processor)] = copy.copy(module.processor)
+    return copy.deepcopy(base, memo)
+
+
+def _load(
+    folder: Path,
+    base: ResolvedBase,
+    dtype: torch.dtype,
+    attention: AttentionName,
+    device: torch.device,
+    trust_remote_code: bool,
+    cache_folder: Path | None,
+) -> SentenceTransformer:
+    load = functools.partial(_read, base=base, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+    if cache_folder is not None and not trust_remote_code:
+        digest = hashlib.sha256(f"{folder.resolve()} {_stamp(folder)}".encode()).hexdigest()[:16]
+        converted = cache_folder / f"{base.family}-{str(dtype).removeprefix('torch.')}-{digest}"
+        if not converted.is_dir():
+            _save_aside(load(folder), converted)
+        folder = converted
+    model = load(folder)
+    if device.type == "cpu":
+        _map_pages(_transformer(model), folder)
+    return model.to(device)
+
+
+def _stamp(folder: Path) -> str:
+    """Changes when a weight file does."""
+    return " ".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in sorted(folder.glob("*.safetensors")))
+
+
+def _read(
+    folder: Path, base: ResolvedBase, dtype: torch.dtype, attention: AttentionName, trust_remote_code: bool
+) -> SentenceTransformer:
+    """Read a model's folder on the CPU: its own modules, or encoder + pooling + normalisation for a raw encoder."""
+    model_kwargs = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True}
+    with _quiet():
+        if (folder / "modules.json").is_file():
+            model = SentenceTransformer(
+                str(folder), device="cpu", model_kwargs=model_kwargs, trust_remote_code=trust_remote_code
+            )
+            for module in model.modules():
+                if isinstance(module, Pooling) and _mode(module) != base.pooling:
+                    modes = base.pooling.split("+")
+                    module.__init__(module.embedding_dimension, modes, module.include_prompt)  # type: ignore[misc]
+        else:
+            code = {"trust_remote_code": trust_remote_code}
+            encoder = Transformer(
+                str(folder), model_kwargs=model_kwargs | code, processor_kwargs=dict(code), config_kwargs=dict(code)
+            )
+            pooling = Pooling(encoder.get_embedding_dimension(), base.pooling.split("+"))
+            model = SentenceTransformer(modules=[encoder, pooling, Normalize()], device="cpu")
+    return model.eval()
+
+
+def _mode(pooling: Pooling) -> str:
+    return pooling.pooling_mode if isinstance(pooling.pooling_mode, str) else "+".join(pooling.pooling_mode)
+
+
+def _save_aside(model: SentenceTransformer, folder: Path) -> None:
+    """Save so that `folder` appears whole; a worker that was faster wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with _quiet():
+            model.save(str(aside), create_model_card=False)
+        with contextlib.suppress(OSError):  # another worker's folder is there: it holds the same bytes
+            os.rename(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _map_pages(inner: PreTrainedModel, folder: Path) -> None:
+    """Point each weight at the file's pages, where name, dtype and shape agree: workers share them, and they are read
+    when first used. Files that name weights otherwise keep the copy that transformers made."""
+    parameters = dict(inner.named_parameters())
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            for name in set(tensors.keys()) & parameters.keys():
+                tensor = tensors.get_tensor(name)
+                parameter = parameters[name]
+                if tensor.dtype == parameter.dtype and tensor.shape == parameter.shape:
+                    parameter.data = tensor
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading bars and reports off the live table."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
