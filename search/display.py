@@ -1,0 +1,56 @@
+"""The live table of trials: a Tune callback that draws the study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from search.leaderboard import as_table, leaderboard
+from search.study import Study
+
+
+class LiveTable(tune.Callback):
+    """Draws the table anew at each event; without a terminal, prints one line for each rung and each end instead."""
+
+    def __init__(self, study: Study, console: Console) -> None:
+        self._study = study
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        self._told: set[tuple[int, int, str]] = set()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (tune.Callback, ())  # Tune pickles callbacks for a snapshot that nobody reads
+
+    def __enter__(self) -> LiveTable:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        rows = leaderboard(self._study.trials, self._study.spec.metric, self._study.rungs)
+        events = {(row.trial, row.rung, row.state) for row in rows}
+        if events == self._told:
+            return
+        if self._console.is_terminal:
+            ended = sum(row.state != "RUNNING" for row in rows)
+            budget = self._study.spec.budget.trials
+            line = Text(f"{ended} of {budget} trials ended, {self._study.hours() * 60:.1f} min of search", style="dim")
+            self._live.update(Group(as_table(rows, self._study.spec.metric), line), refresh=True)
+        else:
+            for row in sorted(rows, key=lambda r: r.trial):
+                if (row.trial, row.rung, row.state) not in self._told and row.score is not None:
+                    config = row.config
+                    self._console.print(
+                        f"trial {row.trial}: rung {row.rung}/{row.rungs}, {self._study.spec.metric} {row.score:.4f}, "
+                        f"{row.state} ({config['method']} {config['targets']} r {config['r']} lr {config['lr']:.2g} "
+                        f"{config['batches']})",
+                        highlight=False,
+                    )
+        self._told = events

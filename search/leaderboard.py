@@ -1,0 +1,179 @@
+"""The study's trials as ranked rows, for people and for `leaderboard.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from evaluation.errors import InputError
+from evaluation.files import write_whole
+from search.study import best_rung
+
+LEADERBOARD = "leaderboard.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial. Scores are of its best rung, the one whose weights are kept.
+
+    Attributes:
+        rank: among the finished and the pruned, from 1; 0 for the others.
+        trial: number in the study.
+        state: COMPLETE, PRUNED, FAIL or RUNNING.
+        score, error: dev metric of the best rung and its cluster-robust standard error; None before the first rung.
+        rung, best_rung, rungs: reached, best, and of a whole trial.
+        trainable: parameters that are trained.
+        pairs, planned_pairs: training pairs seen, and of a whole trial.
+        seconds: training and dev evaluation.
+        checkpoint: folder of the best rung's weights.
+        failure: why it failed; empty otherwise.
+        config: the trial's configuration.
+        metrics: every dev metric of the best rung.
+    """
+
+    rank: int
+    trial: int
+    state: str
+    score: float | None
+    error: float | None
+    rung: int
+    best_rung: int
+    rungs: int
+    trainable: int | None
+    pairs: int
+    planned_pairs: int
+    seconds: float
+    checkpoint: str
+    failure: str
+    config: dict[str, Any]
+    metrics: dict[str, float]
+
+
+def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[Row]:
+    """Rows, best first: complete trials by score, then pruned ones by how far they came, then the rest."""
+    order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
+
+    def place(trial: FrozenTrial) -> tuple[float, ...]:
+        rung, score = best_rung(trial)
+        reached = max(trial.intermediate_values, default=0)
+        return (order[trial.state], -reached if trial.state == TrialState.PRUNED else 0, -score, trial.number)
+
+    rows: list[Row] = []
+    for trial in sorted(trials, key=place):
+        ranked = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        rows.append(_row(trial, len(rows) + 1 if ranked else 0, metric, rungs))
+    return rows
+
+
+def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
+    records = {
+        int(name.removeprefix("rung_")): value
+        for name, value in trial.user_attrs.items()
+        if name.startswith("rung_") and int(name.removeprefix("rung_")) in trial.intermediate_values
+    }
+    best, score = best_rung(trial)
+    last = records.get(max(records, default=0), {})
+    step, steps = last.get("step", 0), last.get("steps", 0)
+    pairs = last.get("pairs", 0)
+    return Row(
+        rank=rank,
+        trial=trial.number,
+        state=trial.state.name,
+        score=score if best else None,
+        error=records[best]["errors"][metric] if best else None,
+        rung=max(records, default=0),
+        best_rung=best,
+        rungs=rungs,
+        trainable=last.get("trainable"),
+        pairs=pairs,
+        planned_pairs=round(pairs * steps / step) if step else 0,
+        seconds=round(sum(r["train_s"] + r["eval_s"] for r in records.values()), 2),
+        checkpoint=records[best]["folder"] if best else "",
+        failure=trial.user_attrs.get("failure", ""),
+        config=trial.user_attrs.get("config", {}),
+        metrics=records[best]["metrics"] if best else {},
+    )
+
+
+def write_leaderboard(rows: Sequence[Row], metric: str, run: Path) -> None:
+    """Write `leaderboard.json` whole."""
+    write_whole(run / LEADERBOARD, json.dumps({"metric": metric, "rows": [asdict(row) for row in rows]}, indent=1))
+
+
+def read_leaderboard(run: Path) -> tuple[str, list[Row]]:
+    """(metric, rows) of a run.
+
+    Raises:
+        InputError: the folder is no run, or its search has not come to a leaderboard.
+    """
+    path = run / LEADERBOARD
+    if not path.exists():
+        raise InputError(f"{run}: no {LEADERBOARD}; expected the folder of a search, such as runs/demo")
+    document = json.loads(path.read_text())
+    return document["metric"], [Row(**row) for row in document["rows"]]
+
+
+def as_table(rows: Sequence[Row], metric: str, title: str = "") -> Table:
+    """The rows for a terminal; columns in which all trials agree are named once, in the caption."""
+    varying = _varying(rows)
+    table = Table(title=title or None, caption=_shared(rows, varying), title_justify="left", caption_justify="left")
+    for name in ("#", "trial", *varying, "rung", f"dev {metric}", "state"):
+        table.add_column(name, justify="left" if name in (*varying, "state") else "right", no_wrap=name == "state")
+    for row in rows:
+        table.add_row(
+            str(row.rank or ""),
+            str(row.trial),
+            *(shown(row.config.get(name)) for name in varying),
+            f"{row.rung}/{row.rungs}",
+            "" if row.score is None else f"{row.score:.4f}" + (f" ±{row.error:.3f}" if row.error is not None else ""),
+            state_text(row.state) + (f" {row.failure[:60]}" if row.failure else ""),
+            style="dim" if row.state in ("PRUNED", "FAIL") else "",
+        )
+    return table
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line a trial, the configuration's fields as columns of their own."""
+    flat = [{**{k: v for k, v in asdict(r).items() if k not in ("config", "metrics")}, **r.config, **r.metrics} for r in rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in flat for name in row)))
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def state_text(state: str) -> str:
+    colour = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}[state]
+    return f"[{colour}]{state}[/{colour}]"
+
+
+def shown(value: Any) -> str:
+    """A field's value, short enough for a column."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, str) and "/" in value:
+        return value.rsplit("/", 1)[-1]
+    return "" if value is None else str(value)
+
+
+ALWAYS = ("base", "targets", "r", "lr", "batches")
+
+
+def _varying(rows: Sequence[Row]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row.config))
+    differ = [n for n in names if len({json.dumps(row.config.get(n)) for row in rows}) > 1]
+    return [*ALWAYS, *(n for n in differ if n not in ALWAYS)]
+
+
+def _shared(rows: Sequence[Row], varying: Sequence[str]) -> str:
+    told = ("method", "batch_size", "epochs", "loss", "max_length", "precision")
+    config = rows[0].config if rows else {}
+    return ", ".join(f"{n} {shown(config[n])}" for n in told if n in config and n not in varying and config[n] is not None)

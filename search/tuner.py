@@ -1,0 +1,82 @@
+"""Resources, failure policy and storage of a search -> a Ray Tuner."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import ray
+from ray import tune
+
+from search.cluster_check import capacity
+from search.optuna_bridge import NUMBER, bridge
+from search.spec import SearchSpec
+from search.study import Study
+from search.trial import run_trial, trial_folder
+
+# A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails
+# and its slot is lost for good.
+THREAD_TIMEOUT_S = "600"
+
+
+def connect(address: str | None) -> None:
+    """Start Ray here, or join the cluster at `address` ("auto", or HOST:PORT of its head)."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="error",
+        configure_logging=True,
+        include_dashboard=None if address else True,
+        runtime_env={"env_vars": worker_environment()},
+    )
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists() and token.stat().st_mode & 0o077:
+        token.chmod(0o600)  # Ray writes its token readable by everyone
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of the workers."""
+    names = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN_PATH")
+    return {
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": THREAD_TIMEOUT_S,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **{name: os.environ[name] for name in names if name in os.environ},
+    }
+
+
+def concurrency(spec: SearchSpec) -> int:
+    """Trials at once: what the spec says, or what fits; never more than fit or than are wanted."""
+    fit = capacity(spec.resources).trials
+    return max(1, min(spec.resources.concurrent or fit, fit, spec.budget.trials))
+
+
+def make_tuner(spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.Callback], concurrent: int) -> tune.Tuner:
+    """A Tuner for the trials that the study still has to run."""
+    searcher, stopper = bridge(study)
+    trainable = partial(run_trial, run=str(run), metric=spec.metric, threads=spec.resources.cpus)
+    trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
+    request = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    return tune.Tuner(
+        tune.with_resources(trainable, request),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,  # the study says when it is over
+            max_concurrent_trials=concurrent,  # without it a searcher's trials start ten seconds apart
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial_{trial.config[NUMBER]:04d}",
+            trial_dirname_creator=lambda trial: trial_folder(run, trial.config[NUMBER]).name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(run),
+            stop=stopper,
+            callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )

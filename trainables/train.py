@@ -1,0 +1,218 @@
+"""One trial: build the model, train it with sentence-transformers' own trainer, evaluate and report at each rung."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from evaluation.metrics import DEFAULT_METRICS
+from evaluation.retrieval import Scores, evaluate
+from trainables.batches import batch_sampler_for, training_columns
+from trainables.checkpoint import (
+    Rung,
+    complete_rung,
+    drop_resume_state,
+    load_weights,
+    rungs_done,
+    save_weights,
+    trainable_parameters,
+)
+from trainables.config import TrialConfig
+from trainables.data import TrialData
+from trainables.losses import make_loss
+from trainables.model import build_model, training_prompts
+from trainables.precision import Precision, resolve_device, resolve_precision
+from trainables.sanity import SanityGate
+
+EVAL_BATCH = 64
+
+
+def train(
+    config: TrialConfig,
+    data: TrialData,
+    report: Callable[[Rung], None],
+    *,
+    folder: Path,
+    metric: str = "ndcg@10",
+    cache: Path | None = None,
+    device: str | None = None,
+) -> Rung:
+    """Run one trial and return its best rung.
+
+    Each rung is saved before it is reported, so `report` may end the trial by raising and nothing is lost. Called
+    again with the same folder, the trial tells its rungs again and goes on after the last of them: weights, optimizer,
+    schedule, random numbers and the position in the data are those it stopped with.
+
+    Args:
+        folder: of the trial's checkpoints; must exist on a disk that the caller can read afterwards.
+        metric: dev metric that decides which rung's weights are kept.
+        cache: folder for what trials of one base share: its embeddings, mined negatives, converted weights.
+        device: none: the first GPU, else the CPU.
+
+    Raises:
+        InputError: the configuration cannot be built (unknown base, targets that match nothing, ...).
+        TrialFailed: training went wrong (a loss that is not finite, an adapter that does not move).
+    """
+    place = resolve_device(device)
+    precision = resolve_precision(config, place)
+    done = rungs_done(folder)
+    for rung in done:
+        report(rung)
+    if not (done and done[-1].rung == done[-1].rungs):
+        model = build_model(config, place, cache_folder=cache)
+        dev = _DevEvaluation(config, data, report, folder, metric, precision, model)
+        if config.method == "none":
+            dev.measure(step=0, steps=0, pairs=0, rung=config.rungs)
+        else:
+            resume = done[-1].folder if done else None
+            _fit(config, data, dev, model, folder, cache, precision, place, resume)
+        done = rungs_done(folder)
+    drop_resume_state(Path(done[-1].folder))
+    return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
+
+
+def _fit(
+    config: TrialConfig,
+    data: TrialData,
+    dev: _DevEvaluation,
+    model: SentenceTransformer,
+    folder: Path,
+    cache: Path | None,
+    precision: Precision,
+    place: torch.device,
+    resume: str | None,
+) -> None:
+    pairs, sampler = batch_sampler_for(config, data, model, cache)
+    steps_per_epoch = len(sampler(pairs))
+    steps = max(config.rungs, math.ceil(config.epochs * steps_per_epoch))
+    columns = training_columns(pairs)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=config.batch_size,
+        batch_sampler=sampler,
+        prompts=training_prompts(model, columns),
+        learning_rate=config.lr,
+        warmup_steps=config.warmup,
+        lr_scheduler_type=config.schedule,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        gradient_checkpointing=config.gradient_checkpointing,
+        bf16=precision.bf16,
+        fp16=precision.fp16,
+        use_cpu=place.type == "cpu",
+        seed=config.seed,
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=place.type == "cuda",
+    )
+    trainer = _TrialTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=pairs.select_columns(columns),
+        loss=make_loss(model, config),
+        callbacks=[SanityGate(config, model, pairs[0]["anchor"]), _Rungs(config, steps, dev)],
+    )
+    trainer.train(resume_from_checkpoint=resume)
+
+
+class _DevEvaluation:
+    """Scores the model on the dev part and reports, as the rungs are reached."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: TrialData,
+        report: Callable[[Rung], None],
+        folder: Path,
+        metric: str,
+        precision: Precision,
+        model: SentenceTransformer,
+    ) -> None:
+        self._config, self._data, self._report, self._folder = config, data, report, folder
+        self._metric, self._precision, self._model = metric, precision, model
+        self._metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
+        self._counts = trainable_parameters(model)
+        self._since = time.perf_counter()
+
+    def measure(self, step: int, steps: int, pairs: int, rung: int, loss: float = math.nan) -> None:
+        train_s = time.perf_counter() - self._since
+        scores, eval_s = self._scores()
+        trainable, total = self._counts
+        done = Rung(
+            rung=rung,
+            rungs=self._config.rungs,
+            step=step,
+            steps=steps,
+            pairs=pairs,
+            loss=loss,
+            train_s=round(train_s, 3),
+            eval_s=round(eval_s, 3),
+            trainable=trainable,
+            total=total,
+            metrics=scores.means,
+            errors={name: scores.standard_error(name) for name in scores.per_query},
+            folder=str(self._folder / f"checkpoint-{step}"),
+        )
+        complete_rung(done, scores, self._metric)
+        self._report(done)
+        self._since = time.perf_counter()
+
+    def _scores(self) -> tuple[Scores, float]:
+        start = time.perf_counter()
+        with autocast(self._precision, self._model.device):
+            scores = evaluate(self._model, self._data.dev, self._metrics, batch_size=EVAL_BATCH)
+        return scores, time.perf_counter() - start
+
+
+class _Rungs(TrainerCallback):
+    """Saves at each rung and, once the checkpoint is written, measures and reports it."""
+
+    def __init__(self, config: TrialConfig, steps: int, dev: _DevEvaluation) -> None:
+        self._steps, self._batch, self._dev = steps, config.batch_size, dev
+        self._at = {round(steps * i / config.rungs): i for i in range(1, config.rungs + 1)}
+        self._loss = math.nan
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+        if state.global_step in self._at:
+            control.should_log = control.should_save = True
+        return control
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
+        self._loss = logs.get("loss", self._loss)
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step = state.global_step
+        if step in self._at:
+            self._dev.measure(step, self._steps, step * self._batch, self._at[step], self._loss)
+
+
+class _TrialTrainer(SentenceTransformerTrainer):
+    """The library's trainer, with checkpoints that hold what is trained and not the frozen base."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Left out: it embeds sample texts and asks the hub; the exported model gets a card of its own."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        save_weights(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        load_weights(self.model, Path(resume_from_checkpoint))
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision for evaluation, as the trainer has it for training."""
+    if precision.name == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision.weights)
