@@ -67,7 +67,7 @@ def lora_config(config: TrialConfig, model: PreTrainedModel) -> LoraConfig:
     return LoraConfig(
         task_type=TaskType.FEATURE_EXTRACTION,
         r=config.r,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT only divides it by r or its root
         lora_dropout=config.dropout,
         bias="none",
         use_rslora=config.rslora,

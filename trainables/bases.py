@@ -242,7 +242,7 @@ class _Facts:
         self.notes: list[str] = []
 
     def settle(self, fact: str, spec: Any, own: Any, known: Any, family: Family | None, default: Any) -> None:
-        """Take the first of spec, the model's own files, the family, the default; report where own and others differ."""
+        """Take the first of spec, own files, family, default; report where the own files and another differ."""
         candidates = [
             (spec, "the spec"),
             (own, "the model's own files"),

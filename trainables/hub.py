@@ -99,7 +99,7 @@ def fetch(base: str, revision: str | None = None) -> tuple[Path, str | None]:
         commit = folder.name
     if not list(folder.rglob("*.safetensors")):
         raise InputError(
-            f"base: {base} has no safetensors weights (other formats can run code when they are read); convert it once: "
+            f"base: {base} has no safetensors weights (other formats can run code when they are read); convert it: "
             f'python -c "from sentence_transformers import SentenceTransformer as S; '
             f"S('{base}').save_pretrained('{base.rstrip('/').rsplit('/', 1)[-1]}')\" and give that folder as base"
         )

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import io
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -59,10 +58,7 @@ def build_model(
     """
     place = resolve_device(device)
     base = resolve_base(config)
-    if config.method == "full":
-        weights = torch.float32
-    else:
-        weights = dtype or resolve_precision(config, place).weights
+    weights = torch.float32 if config.method == "full" else dtype or resolve_precision(config, place).weights
     attention, _ = resolve_attention(config, base, place)
     folder, _ = hub.fetch(config.base, config.revision)
     key = (str(folder), base.pooling, weights, attention, str(place), config.trust_remote_code)
@@ -81,11 +77,12 @@ def build_model(
 
 def training_prompts(model: SentenceTransformer, columns: list[str]) -> dict[str, str]:
     """The trainer's `prompts` argument: the first column is the anchor, the others are passages."""
-    return {column: model.prompts["query" if position == 0 else "document"] for position, column in enumerate(columns)}
+    query, passage = model.prompts["query"] or "", model.prompts["document"] or ""
+    return {column: passage if position else query for position, column in enumerate(columns)}
 
 
 def own_weights(model: SentenceTransformer) -> SentenceTransformer:
-    """Give the model a private copy of every weight, so that writing them (a merge) leaves the cached base untouched."""
+    """Give the model a private copy of every weight, so that writing them (a merge) leaves the cached base as it is."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model
@@ -196,7 +193,7 @@ def _read(
             for module in model.modules():
                 if isinstance(module, Pooling) and _mode(module) != base.pooling:
                     modes = base.pooling.split("+")
-                    module.__init__(module.embedding_dimension, modes, module.include_prompt)  # type: ignore[misc]
+                    module.__init__(module.embedding_dimension, modes, module.include_prompt)
         else:
             code = {"trust_remote_code": trust_remote_code}
             encoder = Transformer(
@@ -219,7 +216,7 @@ def _save_aside(model: SentenceTransformer, folder: Path) -> None:
         with _quiet():
             model.save(str(aside), create_model_card=False)
         with contextlib.suppress(OSError):  # another worker's folder is there: it holds the same bytes
-            os.rename(aside, folder)
+            aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

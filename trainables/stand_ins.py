@@ -1,4 +1,4 @@
-"""Tiny stand-ins of base models: same architecture and module names, random weights, a tokenizer trained on given texts.
+"""Tiny stand-ins of base models: same architecture and module names, random weights, a tokenizer of the user's texts.
 
 A search on stand-ins checks a specification and a cluster with no download; its scores mean nothing.
 """
@@ -62,7 +62,7 @@ def make_encoder(
     layers: int | None = None,
     vocabulary: int = 500,
 ) -> Transformer:
-    """Write a plain encoder of these figures' architecture, shrunk, to `path` (weights and tokenizer); return it loaded."""
+    """Write a plain encoder of these figures' architecture, shrunk, with its tokenizer to `path`; return it loaded."""
     tokenizer = train_tokenizer(texts, vocabulary)
     tokenizer.model_max_length = usable_positions(figures) or 512
     config = shrink(figures, width, layers, tokenizer)

@@ -1,0 +1,103 @@
+"""A gate on every trial: training moves the weights and the embeddings, and its loss is finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from trainables.config import TrialConfig
+
+SAMPLED = 256  # values watched in each trained tensor: a full fine-tuning is not copied for it
+
+
+class TrialFailed(RuntimeError):
+    """A trial's training went wrong. The message says how and holds the configuration; the search goes on."""
+
+    def __init__(self, what: str, config: TrialConfig) -> None:
+        # Both arguments, so that the exception survives the pickling between Ray's processes.
+        super().__init__(what, config)
+
+    def __str__(self) -> str:
+        what, config = self.args
+        return f"{what}; configuration: {config.model_dump_json(exclude_defaults=True)}"
+
+
+class SanityGate(TrainerCallback):
+    """Ends a trial that trains nothing.
+
+    After 2, 4, 8, ... optimizer steps it compares the trained weights and the embedding of `probe` with those at the
+    start, and is content once both have changed. It waits at most until the warm-up is over, because the first steps of
+    a long one are too small to show in 16-bit arithmetic. A loss or gradient that is logged as NaN or infinite ends the
+    trial at once; the trainer must run with logging_nan_inf_filter=False, or it hides them.
+
+    Raises (from within the training): TrialFailed.
+    """
+
+    def __init__(self, config: TrialConfig, model: SentenceTransformer, probe: str) -> None:
+        self._config, self._model, self._probe = config, model, probe
+        self._weights: list[torch.Tensor] = []
+        self._embedding = torch.empty(0)
+        self._begin = 0
+        self._passed = False
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.logging_nan_inf_filter:
+            raise ValueError("SanityGate needs logging_nan_inf_filter=False: the filter replaces a loss of NaN")
+        self._begin = state.global_step
+        self._weights, self._embedding = self._sample(), self._embed()
+        if not self._weights:
+            raise TrialFailed("nothing is trained: no weight has requires_grad", self._config)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        steps = state.global_step - self._begin
+        # Powers of two: a check costs one short encoding, and few are needed.
+        if self._passed or steps < 2 or steps & (steps - 1):
+            return
+        stuck = self._stuck()
+        if stuck is None:
+            self._passed = True
+        elif state.global_step > args.get_warmup_steps(state.max_steps) + 1:
+            raise TrialFailed(f"after {steps} optimizer steps {stuck}", self._config)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        steps = state.global_step - self._begin
+        if steps and not self._passed and (stuck := self._stuck()):
+            raise TrialFailed(f"after all {steps} optimizer steps {stuck}", self._config)
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise TrialFailed(f"the loss is {loss} at step {state.global_step}", self._config)
+
+    def _stuck(self) -> str | None:
+        """What has not changed since the start, or has become NaN; None when all is well."""
+        now = self._sample()
+        if not all(torch.isfinite(values).all() for values in now):
+            return "a trained weight is NaN or infinite"
+        if all(torch.equal(old, new) for old, new in zip(self._weights, now, strict=True)):
+            return "no trained weight has moved"
+        if torch.equal(self._embedding, self._embed()):
+            return f"the embedding of {self._probe[:60]!r} has not changed"
+        return None
+
+    def _sample(self) -> list[torch.Tensor]:
+        samples = []
+        for parameter in self._model.parameters():
+            if parameter.requires_grad:
+                flat = parameter.detach().flatten()
+                samples.append(flat[:: max(1, flat.numel() // SAMPLED)].float().cpu().clone())
+        return samples
+
+    @torch.no_grad()
+    def _embed(self) -> torch.Tensor:
+        training = self._model.training
+        # encode() switches to evaluation and stays there; and its random state must not depend on this gate.
+        embedding = self._model.encode_query(self._probe, convert_to_tensor=True, show_progress_bar=False)
+        self._model.train(training)
+        return embedding.float().cpu()
