@@ -14,7 +14,7 @@ from trainables.config import TrialConfig
 SAMPLED = 256  # values watched in each trained tensor: a full fine-tuning is not copied for it
 
 
-class TrialFailed(RuntimeError):
+class TrialFailed(RuntimeError):  # noqa: N818  # it is a state of a trial
     """A trial's training went wrong. The message says how and holds the configuration; the search goes on."""
 
     def __init__(self, what: str, config: TrialConfig) -> None:
@@ -31,8 +31,8 @@ class SanityGate(TrainerCallback):
 
     After 2, 4, 8, ... optimizer steps it compares the trained weights and the embedding of `probe` with those at the
     start, and is content once both have changed. It waits at most until the warm-up is over, because the first steps of
-    a long one are too small to show in 16-bit arithmetic. A loss or gradient that is logged as NaN or infinite ends the
-    trial at once; the trainer must run with logging_nan_inf_filter=False, or it hides them.
+    a long one are too small to show in 16-bit arithmetic. A loss that is logged as NaN or infinite ends the trial at
+    once; the trainer must run with logging_nan_inf_filter=False, or it hides them.
 
     Raises (from within the training): TrialFailed.
     """
@@ -97,7 +97,7 @@ class SanityGate(TrainerCallback):
     @torch.no_grad()
     def _embed(self) -> torch.Tensor:
         training = self._model.training
-        # encode() switches to evaluation and stays there; and its random state must not depend on this gate.
+        # encode() switches to evaluation mode and leaves the model in it.
         embedding = self._model.encode_query(self._probe, convert_to_tensor=True, show_progress_bar=False)
         self._model.train(training)
         return embedding.float().cpu()
