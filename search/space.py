@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 FIELDS = TrialConfig.model_fields
 RATIO = "alpha_ratio"
 RANGE_KEYS = {"low", "high", "log", "step"}
-UNSEARCHED = {"rungs": "rungs compare trials, so all trials share them", "seed": "the seed is the spec's"}
+UNSEARCHED = {
+    "rungs": "rungs compare trials, so all trials share them; expected one whole number",
+    "seed": "trials share the spec's seed; expected it at the top level",
+}
 
 # A field is asked for only where it has an effect; a spec need not say so.
 ADAPTER_FIELDS = ("targets", "last_n", "r", "alpha", RATIO, "dropout", "rslora", "dora")
@@ -61,9 +64,9 @@ class Dimension:
     @property
     def key(self) -> str:
         """Its name in the study: branches of one field are parameters of their own."""
-        if not self.when:
-            return self.name
-        return self.name + "|" + ",".join(f"{k}={'/'.join(map(str, v))}" for k, v in sorted(self.when.items()))
+        implied = IMPLIED.get(self.name, {})
+        own = [f"{k}={'/'.join(map(str, v))}" for k, v in sorted(self.when.items()) if implied.get(k) != v]
+        return "|".join([self.name, *own])
 
     @property
     def constant(self) -> bool:
@@ -130,10 +133,10 @@ class Space:
             by_name.setdefault(dimension.name, []).append(dimension)
         for dimension in dimensions:
             for name, allowed in dimension.when.items():
-                reachable = any(d.contains(v) for d in by_name.get(name, []) for v in allowed)
-                if not reachable and not (name not in by_name and _default(name) in allowed) and name not in IMPLIED.get(
-                    dimension.name, {}
-                ):
+                if allowed == IMPLIED.get(dimension.name, {}).get(name):
+                    continue
+                domains = by_name.get(name, [Dimension(name, values=(_default(name),))])
+                if not any(domain.contains(value) for domain in domains for value in allowed):
                     raise InputError(f"space.{dimension.name}.when.{name}: no trial has {' or '.join(map(str, allowed))}")
         return cls(tuple(_ordered(by_name)), seed)
 
@@ -232,7 +235,7 @@ def _default(name: str) -> Any:
 def _parse_field(name: str, value: Any) -> list[Dimension]:
     where = f"space.{name}"
     if name in UNSEARCHED and not (name == "rungs" and isinstance(value, int)):
-        raise InputError(f"{where}: {UNSEARCHED[name]}; expected it outside space" if name == "seed" else f"{where}: {UNSEARCHED[name]}; expected one whole number")
+        raise InputError(f"{where}: {UNSEARCHED[name]}")
     if name not in FIELDS and name != RATIO:
         raise InputError(f"{where}: unknown field{did_you_mean(name, [*FIELDS, RATIO])}")
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):

@@ -91,8 +91,9 @@ def _fit(
     resume: str | None,
 ) -> None:
     pairs, sampler = batch_sampler_for(config, data, model, cache)
-    steps_per_epoch = len(sampler(pairs))
-    steps = max(config.rungs, math.ceil(config.epochs * steps_per_epoch))
+    epoch = sampler(pairs)
+    steps = max(config.rungs, math.ceil(config.epochs * len(epoch)))
+    pairs_per_step = sum(map(len, epoch)) / len(epoch)
     columns = training_columns(pairs)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
@@ -122,7 +123,7 @@ def _fit(
         args=arguments,
         train_dataset=pairs.select_columns(columns),
         loss=make_loss(model, config),
-        callbacks=[SanityGate(config, model, pairs[0]["anchor"]), _Rungs(config, steps, dev)],
+        callbacks=[SanityGate(config, model, pairs[0]["anchor"]), _Rungs(config, steps, pairs_per_step, dev)],
     )
     trainer.train(resume_from_checkpoint=resume)
 
@@ -179,8 +180,8 @@ class _DevEvaluation:
 class _Rungs(TrainerCallback):
     """Saves at each rung and, once the checkpoint is written, measures and reports it."""
 
-    def __init__(self, config: TrialConfig, steps: int, dev: _DevEvaluation) -> None:
-        self._steps, self._batch, self._dev = steps, config.batch_size, dev
+    def __init__(self, config: TrialConfig, steps: int, pairs_per_step: float, dev: _DevEvaluation) -> None:
+        self._steps, self._pairs_per_step, self._dev = steps, pairs_per_step, dev
         self._at = {round(steps * i / config.rungs): i for i in range(1, config.rungs + 1)}
         self._loss = math.nan
 
@@ -195,7 +196,7 @@ class _Rungs(TrainerCallback):
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
         if step in self._at:
-            self._dev.measure(step, self._steps, step * self._batch, self._at[step], self._loss)
+            self._dev.measure(step, self._steps, round(step * self._pairs_per_step), self._at[step], self._loss)
 
 
 class _TrialTrainer(SentenceTransformerTrainer):

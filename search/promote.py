@@ -1,0 +1,150 @@
+"""The best trial -> merged, checked, benchmarked on the test part, exported to `best/`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from evaluation.errors import InputError
+from evaluation.files import write_whole
+from search.leaderboard import Row, read_leaderboard, shown
+from search.spec import SearchSpec
+from trainables.config import TrialConfig
+
+BENCHMARK = "benchmark.json"
+BEST = "best"
+
+
+def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
+    """Export the trial and benchmark it, on a node that has what a trial needs. Returns what `benchmark.json` holds.
+
+    Raises:
+        ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
+    """
+    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(finish)
+    document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row)))
+    write_whole(run / BENCHMARK, json.dumps(document, indent=1, ensure_ascii=False))
+    card = model_card(spec.name, row, document)
+    write_whole(run / BEST / "README.md", card)
+    return document
+
+
+def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part."""
+    from sentence_transformers import SentenceTransformer
+
+    from evaluation.compare import compare
+    from evaluation.metrics import DEFAULT_METRICS
+    from evaluation.retrieval import evaluate
+    from trainables.data import load_task, protocols
+    from trainables.merge import trained_model
+
+    folder = Path(run)
+    best = Row(**row)
+    config = TrialConfig.model_validate(best.config)
+    if (folder / BEST).exists():  # of an earlier end of this search, which has gone on since
+        shutil.rmtree(folder / BEST)
+    cosine = _export(folder, best, folder / BEST, name, metric)
+    base = trained_model(config.model_copy(update={"method": "none"}), folder)
+    exported = SentenceTransformer(str(folder / BEST), model_kwargs={"use_safetensors": True})
+    metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
+    document: dict[str, Any] = {
+        "metric": metric,
+        "part": "test",
+        "base": config.base,
+        "best": {"trial": best.trial, "folder": BEST, "reload_cosine": cosine},
+        "protocols": {},
+    }
+    (folder / "benchmark").mkdir(exist_ok=True)
+    for protocol in protocols(folder / "data", "test"):
+        task = load_task(folder / "data", "test", protocol)
+        before, after = evaluate(base, task, metrics), evaluate(exported, task, metrics)
+        for label, scores in (("base", before), ("best", after)):
+            scores.save(folder / "benchmark" / f"{label}-{protocol}.npz")
+        document["protocols"][protocol] = {
+            "queries": len(task.queries),
+            "passages": len(task.corpus),
+            "concepts": len(set(task.groups.values())),
+            "base": before.means,
+            "best": after.means,
+            "comparisons": {m: asdict(compare(before, after, m)) for m in metrics},
+        }
+    return document
+
+
+def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
+    """Write the run's best model, or a trial's, to `dest`.
+
+    Raises:
+        InputError: no such run or trial, a trial without weights, or `dest` exists.
+    """
+    if dest.exists():
+        raise InputError(f"{dest}: exists already; expected a new folder")
+    metric, rows = read_leaderboard(run)
+    if trial is None:
+        if not (run / BEST).is_dir():
+            raise InputError(f"{run}: no {BEST}/ yet; `embtune search SPEC --resume` finishes the search")
+        partial = dest.with_name(f".{dest.name}.partial")
+        shutil.copytree(run / BEST, partial)
+        partial.rename(dest)
+        return
+    row = next((row for row in rows if row.trial == trial), None)
+    if row is None:
+        raise InputError(f"--trial {trial}: not in {run}; expected one of {', '.join(str(r.trial) for r in rows)}")
+    if not row.checkpoint:
+        raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
+    _export(run, row, dest, run.name, metric)
+
+
+def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
+    from trainables.data import TrialData
+    from trainables.export import export_model
+
+    config = TrialConfig.model_validate(row.config)
+    record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
+    probes = list(TrialData.load(run / "data").dev.queries.values())
+    checkpoint = run / "tune" / f"trial_{row.trial:04d}" / Path(row.checkpoint).name
+    return export_model(config, checkpoint, dest, probes, record, model_card(name, row, None))
+
+
+def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:
+    """README.md of an exported model: what it is, how it was trained and, where it was benchmarked, the result."""
+    config = row.config
+    told = {"method": config["method"], "learning rate": shown(config["lr"]), "batch size": config["batch_size"]}
+    if config["method"] == "lora":
+        told |= {"LoRA targets": config["targets"], "rank": config["r"], "alpha": shown(config["alpha"])}
+    told |= {"batches": config["batches"], "epochs": shown(config["epochs"])}
+    lines = [
+        "---",
+        "library_name: sentence-transformers",
+        "pipeline_tag: sentence-similarity",
+        f"base_model: {config['base']}",
+        "tags: [sentence-transformers, embtune]",
+        "---",
+        f"# {name}, trial {row.trial}",
+        "",
+        f"`{config['base']}`, fine-tuned by embtune; the adapter is merged, so plain sentence-transformers loads it:",
+        "",
+        "```python",
+        "from sentence_transformers import SentenceTransformer",
+        'model = SentenceTransformer("path/to/this/folder")',
+        'model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))',
+        "```",
+        "",
+        "`encode_query` and `encode_document` add the prompts that the model was trained with.",
+        "",
+        "Trained with " + ", ".join(f"{key} {value}" for key, value in told.items()) + ".",
+    ]
+    if benchmark:
+        lines += ["", "| test part | queries | metric | base | this model | difference (95 % interval) |", "|---|---|---|---|---|---|"]
+        for protocol, part in benchmark["protocols"].items():
+            for metric, c in part["comparisons"].items():
+                gain = f"{c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})"
+                lines.append(f"| {protocol} | {c['queries']} | {metric} | {c['base']:.4f} | {c['other']:.4f} | {gain} |")
+    return "\n".join(lines) + "\n"

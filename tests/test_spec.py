@@ -1,0 +1,89 @@
+"""Reading a spec: what is right is resolved, what is wrong is one line that names the key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evaluation.errors import InputError
+from search.spec import load_spec
+
+PRESETS = sorted((Path(__file__).parent.parent / "search" / "presets").glob("*.yaml"))
+GOOD = """
+data: {source: pairs.jsonl}
+space:
+  base: some/base
+  r: [8, 16]
+  lr: {low: 1e-5, high: 1e-3, log: true}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_written_out_and_read_back(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, GOOD))
+    assert (spec.name, spec.metric, spec.sampler.name, spec.pruner.name) == ("spec", "ndcg@10", "tpe", "halving")
+    assert spec.space["lr"]["low"] == 1e-5  # YAML 1.1 would read text here
+    again = tmp_path / "runs" / "spec.json"
+    again.parent.mkdir()
+    again.write_text(json.dumps({**spec.model_dump(mode="json"), "folder": str(spec.folder), "record": {}}))
+    assert load_spec(again) == spec
+    assert load_spec(again).folder == tmp_path
+
+
+def test_base_replaces_the_specs_base(tmp_path: Path) -> None:
+    assert load_spec(write(tmp_path, GOOD), base="other/base").space["base"] == "other/base"
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_loads(preset: Path) -> None:
+    assert load_spec(preset).parsed_space().dimensions
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "budgets: {trials: 3}\n", "budgets: unknown key; did you mean 'budget'?"),
+        (GOOD + "budget: {trails: 3}\n", "budget.trails: unknown key; did you mean 'trials'?"),
+        (GOOD + "budget: {trials: many}\n", "budget.trials: input should be a valid integer"),
+        (GOOD + "metric: accuracy\n", "metric: no such metric; expected recall"),
+        (GOOD + "sampler: {name: best}\n", "sampler.name: input should be 'tpe'"),
+        (GOOD + "resources: {gpus: 1.5}\n", "resources.gpus: a trial runs on one GPU or a fraction"),
+        (GOOD + "start: [{r: 12}]\n", "start[0].r: 12 is outside the space"),
+        (GOOD + "sampler: {name: grid}\n", "space.lr: a range; sampler grid expected a list of values"),
+        (GOOD + "name: a/b\n", "name: 'a/b' names a folder"),
+        (GOOD.replace("base: some/base", "bose: some/base"), "space.base: missing"),
+        (GOOD.replace("[8, 16]", "[]"), "space.r: an empty list"),
+        ("data: {source: x.jsonl}\n", "space: missing"),
+        ("space: {base: x}\n", "data: missing"),
+        ("data: {source: x.jsonl, sauce: y}\nspace: {base: x}\n", "data.sauce: unknown key; did you mean 'source'?"),
+        ("data: [unclosed\n", "not YAML"),
+        (GOOD + "space: {base: x}\n", "key 'space' stands twice"),
+        ("- a list\n", "expected keys such as data and space, got list"),
+        ("", "expected keys such as data and space"),
+    ],
+)
+def test_a_wrong_spec_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        load_spec(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
+        load_spec(tmp_path / "none.yaml")
+
+
+def test_no_preset_key_is_read_twice() -> None:
+    for preset in PRESETS:
+        assert set(yaml.safe_load(preset.read_text())) >= {"data", "space"}
