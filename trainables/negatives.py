@@ -1,0 +1,119 @@
+"""Hard negatives: those of the data, and those mined by the base."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from filelock import FileLock
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import mine_hard_negatives
+
+from evaluation.files import write_whole
+from evaluation.task import fold
+from trainables.base_embeddings import base_key
+from trainables.config import TrialConfig
+from trainables.data import TrialData
+
+log = logging.getLogger(__name__)
+
+
+def with_own(train: Dataset, config: TrialConfig) -> Dataset:
+    """Training rows with the data's own negatives as columns negative_1, ...; unchanged where it has none.
+
+    At most config.hard_negatives of each row are taken. A row with fewer takes passages of other concepts at random.
+    """
+    negatives = list(train["negatives"])
+    most = min(config.hard_negatives, max((len(own) for own in negatives), default=0))
+    return _filled(train, negatives, most, config.seed) if most else train
+
+
+def with_mined(data: TrialData, config: TrialConfig, model: SentenceTransformer, cache: Path | None = None) -> Dataset:
+    """Training rows with config.hard_negatives negatives each: the data's own first, then mined ones.
+
+    A mined negative is a training passage of another concept that scores below (1 - margin) x the row's passage
+    (arXiv 2407.15831), best first. A row without enough of them takes passages of other concepts at random, so that
+    no row is lost.
+
+    Args:
+        model: embeds as the base does.
+        cache: folder where trials of one base and data share what was mined; none: nothing is kept.
+    """
+    train, count = data.train, config.hard_negatives
+    if cache is None:
+        mined = _mine(train, model, count, config.margin)
+    else:
+        name = f"{base_key(config, data, model)}-{count}-{config.margin:g}.json"
+        path = cache / "mined" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():
+                write_whole(path, json.dumps(_mine(train, model, count, config.margin), ensure_ascii=False))
+        mined = json.loads(path.read_text(encoding="utf-8"))
+    both = [list(dict.fromkeys([*own, *more])) for own, more in zip(train["negatives"], mined, strict=True)]
+    found = sum(len(negatives) >= count for negatives in both)
+    log.info("%d of %d rows have %d hard negatives; random passages fill the others", found, len(both), count)
+    return _filled(train, both, count, config.seed)
+
+
+def _mine(train: Dataset, model: SentenceTransformer, count: int, margin: float) -> list[list[str]]:
+    """Up to `count` mined passages for each row, hardest first."""
+    anchors, positives, concepts = list(train["anchor"]), list(train["positive"]), list(train["concept"])
+    passages_of: dict[str, set[str]] = {}
+    for concept, positive in zip(concepts, positives, strict=True):
+        passages_of.setdefault(concept, set()).add(positive)
+    # The library knows an anchor's own positives, not its concept's: ask for more and take those out afterwards.
+    most = max(len(own) for own in passages_of.values())
+    corpus = list(dict.fromkeys(positives))
+    asked = max(1, min(len(corpus) - 1, count + most))
+    training = model.training
+    found = mine_hard_negatives(
+        Dataset.from_dict({"anchor": anchors, "positive": positives}),
+        model,
+        range_max=min(len(corpus) - 1, 10 * count + most),
+        relative_margin=margin,
+        num_negatives=asked,
+        query_prompt_name="query" if "query" in model.prompts else None,
+        corpus_prompt_name="document" if "document" in model.prompts else None,
+        output_format="labeled-pair",
+        use_faiss=True,
+        verbose=False,
+    )
+    model.train(training)
+    candidates: dict[str, dict[str, None]] = {}
+    for anchor, passage, label in zip(found["anchor"], found["positive"], found["label"], strict=True):
+        if label == 0:
+            candidates.setdefault(anchor, {})[passage] = None
+    concepts_of: dict[str, set[str]] = {}
+    for anchor, concept in zip(anchors, concepts, strict=True):
+        concepts_of.setdefault(fold(anchor).casefold(), set()).add(concept)
+    mined = []
+    for anchor in anchors:
+        # An anchor with several meanings has the passages of each of them as answers.
+        answers = {fold(p) for concept in concepts_of[fold(anchor).casefold()] for p in passages_of[concept]}
+        mined.append([passage for passage in candidates.get(anchor, {}) if fold(passage) not in answers][:count])
+    return mined
+
+
+def _filled(train: Dataset, negatives: Sequence[Sequence[str]], count: int, seed: int) -> Dataset:
+    """Rows with columns negative_1..negative_<count>; what a row lacks is drawn from passages of other concepts."""
+    passages, concepts = list(train["positive"]), list(train["concept"])
+    rng = np.random.default_rng([seed, 1])
+    columns: list[list[str]] = [[] for _ in range(count)]
+    for row, own in enumerate(negatives):
+        chosen = list(own[:count])
+        tries = 0
+        while len(chosen) < count:
+            other = int(rng.integers(len(passages)))
+            tries += 1
+            if (concepts[other] != concepts[row] and passages[other] not in chosen) or tries > 100:
+                chosen.append(passages[other])
+        for column, text in zip(columns, chosen, strict=True):
+            column.append(text)
+    for at, column in enumerate(columns, start=1):
+        train = train.add_column(f"negative_{at}", column)
+    return train

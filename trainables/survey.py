@@ -1,0 +1,245 @@
+"""One pass over the source that keeps numbers, not texts: what each row is, and the part it goes to.
+
+A row takes about 80 bytes here, so a million rows are surveyed in little memory; texts are read again when they are
+written out or shown.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from evaluation.task import fold
+from trainables.data_config import DataConfig
+from trainables.rows import PARTS, BadRow, DroppedRow, Pair, PairReader
+from trainables.sources import read_rows
+from trainables.splits import LEFT_OUT, UNDECIDED, IntArray, assign, components, draw, leave_out_shared, text_hash
+
+KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT = 0, 1, 2, 3  # why a pair is left out
+SHOWN = 3
+Hashes = NDArray[np.uint64]
+
+
+def matched(text: str) -> int:
+    """Hash of a text as texts are matched: white space and case folded."""
+    return text_hash(fold(text).casefold())
+
+
+@dataclass
+class Tally:
+    """How many rows, and the places of the first of them."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if len(self.places) < SHOWN:
+            self.places.append(place)
+
+
+@dataclass
+class Survey:
+    """N pairs, in the order of the source.
+
+    Attributes:
+        rows: rows of the source, with those that could not be read or were dropped.
+        bad: rows that cannot be read.
+        dropped: rule of the spec -> rows it took.
+        missing_column: what to say of a column that is needed and not there; empty if there is none.
+        file_N, files: the file of each pair; line_N: its line there.
+        anchors_N, positives_N: hashes of the texts as they are matched.
+        groups_N: what is kept together: the concept, else rows that share a text.
+        group_names_N: for each pair the hash of its group's first passage.
+        has_concept_N: whether the source names the row's concept.
+        domains_N, domains: the domain of each pair, -1 where it has none.
+        definition_N: whether the pair is of kind definition.
+        negative_rows_M, negatives_M: the pair of each explicit negative, and the hash of its text.
+        anchor_chars_N, positive_chars_N: lengths in characters.
+        parts_N: TRAIN, DEV, TEST or LEFT_OUT; reasons_N: why it is left out.
+    """
+
+    rows: int
+    bad: Tally
+    dropped: dict[str, Tally]
+    missing_column: str
+    file_N: IntArray
+    files: list[str]
+    line_N: IntArray
+    anchors_N: Hashes
+    positives_N: Hashes
+    groups_N: IntArray
+    group_names_N: Hashes
+    has_concept_N: NDArray[np.bool_]
+    domains_N: IntArray
+    domains: list[str]
+    definition_N: NDArray[np.bool_]
+    negative_rows_M: IntArray
+    negatives_M: Hashes
+    anchor_chars_N: IntArray
+    positive_chars_N: IntArray
+    parts_N: NDArray[np.int8]
+    reasons_N: NDArray[np.int8]
+
+    def place(self, pair: int) -> str:
+        """file:line of a pair."""
+        return f"{self.files[self.file_N[pair]]}:{self.line_N[pair]}"
+
+
+def read_pairs(config: DataConfig, folder: Path) -> Iterator[Pair | BadRow | DroppedRow]:
+    """Every row of the source as a pair, or as the reason why it is none."""
+    reader = PairReader(config)
+    for row in read_rows(config, folder):
+        yield row if isinstance(row, BadRow) else reader.pair(row)
+
+
+def survey(
+    config: DataConfig,
+    folder: Path,
+    seed: int,
+    see: Callable[[int, Pair], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Survey:
+    """Read the source once and decide the part of each pair.
+
+    Args:
+        folder: where relative paths start.
+        seed: of the split.
+        see: called with each pair and its number, for what else is to be found in the same pass.
+        progress: called with the number of rows read so far.
+
+    Raises:
+        InputError: the source is missing or cannot be read any further.
+    """
+    reader = PairReader(config)
+    columns = _Columns(seed)
+    bad, dropped, rows = Tally(), dict[str, Tally](), 0
+    for row in read_rows(config, folder):
+        rows += 1
+        pair = row if isinstance(row, BadRow) else reader.pair(row)
+        if isinstance(pair, BadRow):
+            bad.add(str(pair))
+        elif isinstance(pair, DroppedRow):
+            dropped.setdefault(pair.rule, Tally()).add(f"{pair.file}:{pair.line}")
+        else:
+            if see is not None:
+                see(len(columns.line), pair)
+            columns.add(pair)
+        if progress is not None and rows % 1000 == 0:
+            progress(rows)
+    return columns.survey(config, rows, bad, dropped, reader.missing_column())
+
+
+class _Columns:
+    """Grows while the source is read."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._files: dict[str, int] = {}
+        self._domains: dict[str, int] = {}
+        self.line = array("q")
+        self._file, self._domain = array("i"), array("i")
+        self._anchor, self._positive, self._row, self._concept = array("Q"), array("Q"), array("Q"), array("Q")
+        self._test_draw, self._dev_draw = array("d"), array("d")
+        self._given, self._definition, self._has_concept = array("b"), array("b"), array("b")
+        self._anchor_chars, self._positive_chars = array("i"), array("i")
+        self._negative_row, self._negative = array("q"), array("Q")
+
+    def add(self, pair: Pair) -> None:
+        passage = fold(pair.positive).casefold()
+        key = f"concept:{pair.concept}" if pair.concept is not None else f"passage:{passage}"
+        self._negative_row.extend([len(self.line)] * len(pair.negatives))
+        self._negative.extend(matched(negative) for negative in pair.negatives)
+        self._file.append(self._files.setdefault(pair.file, len(self._files)))
+        self.line.append(pair.line)
+        self._anchor.append(matched(pair.anchor))
+        self._positive.append(text_hash(passage))
+        self._row.append(text_hash(f"{fold(pair.anchor)}\0{fold(pair.positive)}\0{pair.concept}"))
+        self._concept.append(text_hash(key))
+        self._has_concept.append(pair.concept is not None)
+        self._test_draw.append(draw(self._seed, "test", key))
+        self._dev_draw.append(draw(self._seed, "dev", key))
+        domain = -1 if pair.domain is None else self._domains.setdefault(pair.domain, len(self._domains))
+        self._domain.append(domain)
+        self._given.append(PARTS.index(pair.part) if pair.part else UNDECIDED)
+        self._definition.append(pair.kind == "definition")
+        self._anchor_chars.append(len(pair.anchor))
+        self._positive_chars.append(len(pair.positive))
+
+    def survey(
+        self, config: DataConfig, rows: int, bad: Tally, dropped: dict[str, Tally], missing_column: str
+    ) -> Survey:
+        anchors_N, positives_N = _array(self._anchor, np.uint64), _array(self._positive, np.uint64)
+        has_concept_N = _array(self._has_concept, np.bool_)
+        if has_concept_N.any():
+            groups_N = np.unique(_array(self._concept, np.uint64), return_inverse=True)[1].astype(np.int64)
+        else:
+            groups_N = components(anchors_N, positives_N)
+        given_N = _array(self._given, np.int8)
+        if config.split.by == "concept":
+            given_N = np.full_like(given_N, UNDECIDED)
+        reasons_N = np.zeros(len(given_N), dtype=np.int8)
+        if config.drop.duplicates:
+            reasons_N[_repeats(_array(self._row, np.uint64), given_N)] = DUPLICATE
+        first = reasons_N == KEPT
+        domains_N = _array(self._domain, np.int64)
+        parts_N = np.full(len(given_N), LEFT_OUT, dtype=np.int8)
+        decided = assign(
+            groups_N[first],
+            _array(self._test_draw, np.float64)[first],
+            _array(self._dev_draw, np.float64)[first],
+            domains_N[first],
+            given_N[first],
+            config.split.dev,
+            config.split.test,
+        )
+        parts_N[first] = decided
+        reasons_N[(parts_N == LEFT_OUT) & first] = TWO_SIDES
+        parts_N = leave_out_shared(parts_N, anchors_N, positives_N)
+        reasons_N[(parts_N == LEFT_OUT) & (reasons_N == KEPT)] = SHARED_TEXT
+        return Survey(
+            rows=rows,
+            bad=bad,
+            dropped=dropped,
+            missing_column=missing_column,
+            file_N=_array(self._file, np.int64),
+            files=list(self._files),
+            line_N=_array(self.line, np.int64),
+            anchors_N=anchors_N,
+            positives_N=positives_N,
+            groups_N=groups_N,
+            group_names_N=_group_names(groups_N, positives_N),
+            has_concept_N=has_concept_N,
+            domains_N=domains_N,
+            domains=list(self._domains),
+            definition_N=_array(self._definition, np.bool_),
+            negative_rows_M=_array(self._negative_row, np.int64),
+            negatives_M=_array(self._negative, np.uint64),
+            anchor_chars_N=_array(self._anchor_chars, np.int64),
+            positive_chars_N=_array(self._positive_chars, np.int64),
+            parts_N=parts_N,
+            reasons_N=reasons_N,
+        )
+
+
+def _group_names(groups_N: IntArray, positives_N: Hashes) -> Hashes:
+    _, first, inverse = np.unique(groups_N, return_index=True, return_inverse=True)
+    return positives_N[first][inverse]
+
+
+def _array(values: array[Any], dtype: DTypeLike) -> NDArray[Any]:
+    return np.array(values).astype(dtype)
+
+
+def _repeats(rows_N: Hashes, given_N: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Whether an earlier row of the same given part has the same texts and concept."""
+    repeats_N = np.ones(len(rows_N), dtype=bool)
+    both = np.stack([rows_N, given_N.astype(np.int64).view(np.uint64)], axis=1)
+    repeats_N[np.unique(both, axis=0, return_index=True)[1]] = False
+    return repeats_N
