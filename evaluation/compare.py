@@ -42,9 +42,9 @@ def compare(base: Scores, other: Scores, metric: str, resamples: int = 10_000, s
     """Paired comparison of two models on the same queries, resampling groups.
 
     The interval is scipy's percentile bootstrap over the groups, its percentiles widened for few groups as Hesterberg
-    (2015, "What Teachers Should Know About the Bootstrap", section 5.3) proposes; the plain one is too narrow by a
-    factor of sqrt((G - 1) / G) and by the normal quantile in place of Student's. The p-value is scipy's permutation test that
-    swaps the two models in whole groups, exact where 2^G <= resamples.
+    (2015, "What Teachers Should Know About the Bootstrap") proposes; the plain one is too narrow by a factor of
+    sqrt((G - 1) / G) and by the normal quantile in place of Student's. The p-value is scipy's permutation test, which
+    swaps the two models in whole groups and is exact where 2^G <= resamples.
 
     Args:
         base: scores of the model that is compared with.

@@ -1,12 +1,16 @@
-"""Files that appear whole: written aside, then moved into place."""
+"""Files: written so that they appear whole, read so that what is wrong is named."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+from evaluation.errors import InputError
 
 
 @contextmanager
@@ -28,3 +32,36 @@ def write_whole(path: Path, text: str) -> None:
     """Write a UTF-8 text that readers see whole or not at all."""
     with aside(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a JSON Lines file with "file:line" to name it in errors. Blank lines are passed over."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected JSON Lines")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{where}: not JSON ({error.msg}), expected one object on each line") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{where}: {type(row).__name__}, expected one object on each line")
+            yield where, row
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object.
+
+    Raises:
+        InputError: not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}), expected an object") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {type(value).__name__}, expected a JSON object")
+    return value

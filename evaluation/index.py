@@ -46,5 +46,18 @@ def top_k(
     )
     order = np.lexsort((ids, -scores), axis=1)[:, :k]
     scores_QK = np.take_along_axis(scores, order, axis=1)
-    ids_QK = np.take_along_axis(ids, order, axis=1)
-    return scores_QK, ids_QK.astype(np.int64)
+    ids_QK = np.take_along_axis(ids, order, axis=1).astype(np.int64)
+    if spare < len(corpus_CD):
+        # Where even the last spare candidate equals the k-th, FAISS may have kept other ones of the tie than the first.
+        for query in np.flatnonzero(scores_QK[:, -1] == scores[:, -1]):
+            scores_QK[query], ids_QK[query] = _rank_one(corpus_CD @ queries_QD[query], k)
+    return scores_QK, ids_QK
+
+
+def _rank_one(scores_C: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k best of one query's scores, equal ones by position, without sorting them all."""
+    cutoff = np.partition(scores_C, len(scores_C) - k)[len(scores_C) - k]
+    above = np.flatnonzero(scores_C > cutoff)
+    best = np.concatenate([above, np.flatnonzero(scores_C == cutoff)[: k - len(above)]])
+    best = best[np.argsort(-scores_C[best], kind="stable")]
+    return scores_C[best], best

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from evaluation.errors import InputError
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
 DEFAULT_METRICS = ("recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10", "map@10")
 
 
@@ -31,10 +34,10 @@ class Judgements:
         corpus_size: C.
     """
 
-    keys_J: NDArray[np.int64]
-    grades_J: NDArray[np.int64]
-    relevant_Q: NDArray[np.int64]
-    ideal_QG: NDArray[np.float64]
+    keys_J: Integers
+    grades_J: Integers
+    relevant_Q: Integers
+    ideal_QG: Floats
     corpus_size: int
 
     @classmethod
@@ -60,7 +63,7 @@ class Judgements:
         ideal[table[best_first, 0], place] = table[best_first, 2]
         return cls(keys[order], table[order, 2], relevant, ideal, len(position))
 
-    def gains(self, ranking_QK: NDArray[np.int64]) -> NDArray[np.float64]:
+    def gains(self, ranking_QK: Integers) -> Floats:
         """The grade of each retrieved passage, 0 where it is not relevant: (Q, K) float64."""
         if len(self.keys_J) == 0:
             return np.zeros(ranking_QK.shape)
@@ -69,62 +72,64 @@ class Judgements:
         return np.where(self.keys_J[found] == wanted, self.grades_J[found], 0).astype(np.float64)
 
 
-def recall(
-    gains_QK: NDArray[np.float64], relevant_Q: NDArray[np.int64], ideal_QG: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
+def recall(gains_QK: Floats, judgements: Judgements, k: int) -> Floats:
     """Share of the relevant passages that stand in the first k."""
-    return (gains_QK[:, :k] > 0).sum(axis=1) / np.maximum(relevant_Q, 1)
+    return (gains_QK[:, :k] > 0).sum(axis=1) / np.maximum(judgements.relevant_Q, 1)
 
 
-def precision(
-    gains_QK: NDArray[np.float64], relevant_Q: NDArray[np.int64], ideal_QG: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
+def precision(gains_QK: Floats, judgements: Judgements, k: int) -> Floats:
     """Share of the first k places that hold a relevant passage; places beyond a small corpus count as wrong."""
     return np.asarray((gains_QK[:, :k] > 0).sum(axis=1) / k)
 
 
-def success(
-    gains_QK: NDArray[np.float64], relevant_Q: NDArray[np.int64], ideal_QG: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
+def success(gains_QK: Floats, judgements: Judgements, k: int) -> Floats:
     """1 where a relevant passage stands in the first k, else 0."""
-    return (gains_QK[:, :k] > 0).any(axis=1).astype(np.float64)
+    return np.asarray((gains_QK[:, :k] > 0).any(axis=1), dtype=np.float64)
 
 
-def mrr(
-    gains_QK: NDArray[np.float64], relevant_Q: NDArray[np.int64], ideal_QG: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
+def context_precision(gains_QK: Floats, judgements: Judgements, k: int) -> Floats:
+    """RAGAS's id-based context precision of the first k: the share of the retrieved ids that are in the reference.
+
+    It is precision@k but where the corpus holds fewer than k passages: RAGAS divides by those retrieved.
+    """
+    return np.asarray((gains_QK[:, :k] > 0).mean(axis=1))
+
+
+def mrr(gains_QK: Floats, judgements: Judgements, k: int) -> Floats:
     """1 / rank of the first relevant passage, 0 where none stands in the first k."""
     hits = gains_QK[:, :k] > 0
-    return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
+    ranks_Q = hits.argmax(axis=1) + 1  # 1 where there is no hit, hence the mask
+    return np.asarray(hits.any(axis=1) / ranks_Q)
 
 
-def average_precision(
-    gains_QK: NDArray[np.float64], relevant_Q: NDArray[np.int64], ideal_QG: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
+def average_precision(gains_QK: Floats, judgements: Judgements, k: int) -> Floats:
     """Precision at each relevant passage of the first k, summed, over the number of relevant passages."""
     hits = gains_QK[:, :k] > 0
     precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
-    return (precisions * hits).sum(axis=1) / np.maximum(relevant_Q, 1)
+    return (precisions * hits).sum(axis=1) / np.maximum(judgements.relevant_Q, 1)
 
 
-def ndcg(
-    gains_QK: NDArray[np.float64], relevant_Q: NDArray[np.int64], ideal_QG: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
+def ndcg(gains_QK: Floats, judgements: Judgements, k: int) -> Floats:
     """Discounted gain of the first k over that of the ideal ranking (Järvelin and Kekäläinen 2002, linear gain).
 
     By hand: grades 0, 2 at ranks 1, 2 and 1 judged passage of grade 2 -> (2 / log2 3) / (2 / log2 2) = 0.6309.
     """
-    discounts = 1.0 / np.log2(np.arange(2, max(gains_QK.shape[1], ideal_QG.shape[1]) + 2))
-    gained = gains_QK[:, :k] @ discounts[: min(k, gains_QK.shape[1])]
-    best = ideal_QG[:, :k] @ discounts[: min(k, ideal_QG.shape[1])]
-    return np.divide(gained, best, out=np.zeros_like(gained), where=best > 0)
+    gained_Q = _discounted(gains_QK[:, :k])
+    best_Q = _discounted(judgements.ideal_QG[:, :k])
+    return np.divide(gained_Q, best_Q, out=np.zeros_like(gained_Q), where=best_Q > 0)
 
 
-Measure = Callable[[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], int], NDArray[np.float64]]
+def _discounted(grades_QK: Floats) -> Floats:
+    return np.asarray(grades_QK @ (1 / np.log2(np.arange(2, grades_QK.shape[1] + 2))), dtype=np.float64)
+
+
+Measure = Callable[[Floats, Judgements, int], Floats]
 MEASURES: dict[str, Measure] = {
     "recall": recall,
     "precision": precision,
     "success": success,
+    "context_precision": context_precision,
+    "context_recall": recall,  # RAGAS's id-based context recall is recall@k under another name
     "mrr": mrr,
     "ndcg": ndcg,
     "map": average_precision,
@@ -140,7 +145,7 @@ def parse_metric(name: str) -> tuple[str, int]:
     Raises:
         InputError: not a known measure, "@" and a whole number from 1.
     """
-    match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name)
+    match = re.fullmatch(r"([a-z_]+)@([1-9][0-9]*)", name)
     if match is None or match[1] not in MEASURES:
         raise InputError(f"metric {name!r}, expected one of {', '.join(MEASURES)} and a k, such as ndcg@10")
     return match[1], int(match[2])
@@ -153,9 +158,7 @@ def depth(metrics: Sequence[str]) -> int:
     return max(parse_metric(name)[1] for name in metrics)
 
 
-def score(
-    ranking_QK: NDArray[np.int64], judgements: Judgements, metrics: Sequence[str] = DEFAULT_METRICS
-) -> dict[str, NDArray[np.float64]]:
+def score(ranking_QK: Integers, judgements: Judgements, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, Floats]:
     """Score rankings of passage positions, best first.
 
     Args:
@@ -177,5 +180,5 @@ def score(
     values = {}
     for name in metrics:
         measure, k = parse_metric(name)
-        values[name] = MEASURES[measure](gains_QK, judgements.relevant_Q, judgements.ideal_QG, k)
+        values[name] = MEASURES[measure](gains_QK, judgements, k)
     return values

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.embeddings import Encoder, embed
+from evaluation.embeddings import EmbeddingCache, Encoder, embed, unit_rows
 from evaluation.errors import InputError
 from evaluation.files import aside
 from evaluation.index import top_k
@@ -99,12 +99,82 @@ class Scores:
             )
 
 
+@dataclass(frozen=True)
+class TaskEmbeddings:
+    """A task's texts as one model sees them: unit rows, so inner products are cosines.
+
+    Attributes:
+        task: whose texts they are.
+        query_ids: Q ids in the order of queries_QD.
+        corpus_ids: C ids in the order of corpus_CD: descending, since top_k gives ties to the first and trec_eval to
+            the greater id.
+        queries_QD, corpus_CD: float32.
+    """
+
+    task: RetrievalTask
+    query_ids: tuple[str, ...]
+    corpus_ids: tuple[str, ...]
+    queries_QD: NDArray[np.float32]
+    corpus_CD: NDArray[np.float32]
+
+    def judgements(self) -> Judgements:
+        """The task's qrels in the order of these rows."""
+        return Judgements.of(self.task.qrels, self.query_ids, self.corpus_ids)
+
+    def truncated(self, dimensions: int) -> TaskEmbeddings:
+        """The first dimensions of each row, brought to length 1 again.
+
+        Raises:
+            InputError: more dimensions than there are, or fewer than one.
+        """
+        if not 1 <= dimensions <= self.queries_QD.shape[1]:
+            raise InputError(f"truncated to {dimensions} dimensions, expected 1 to {self.queries_QD.shape[1]}")
+        queries = unit_rows(self.queries_QD[:, :dimensions])
+        return TaskEmbeddings(
+            self.task, self.query_ids, self.corpus_ids, queries, unit_rows(self.corpus_CD[:, :dimensions])
+        )
+
+
+def embed_task(
+    encoder: Encoder,
+    task: RetrievalTask,
+    batch_size: int = 64,
+    cache: EmbeddingCache | None = None,
+    progress: bool = False,
+) -> TaskEmbeddings:
+    """Encode the task's queries and corpus once, for the protocols that share them.
+
+    Raises:
+        InputError: embeddings with NaN or infinity.
+    """
+    query_ids = tuple(task.queries)
+    corpus_ids = tuple(sorted(task.corpus, reverse=True))
+    queries_QD = embed(encoder, [task.queries[i] for i in query_ids], "query", batch_size, progress, cache)
+    corpus_CD = embed(encoder, [task.corpus[i] for i in corpus_ids], "document", batch_size, progress, cache)
+    return TaskEmbeddings(task, query_ids, corpus_ids, queries_QD, corpus_CD)
+
+
+def score_embeddings(embeddings: TaskEmbeddings, metrics: Sequence[str] = DEFAULT_METRICS) -> Scores:
+    """Rank the corpus for each query by cosine and score the rankings.
+
+    Raises:
+        InputError: an unknown metric, queries and passages of different dimensions.
+    """
+    _, ranking_QK = top_k(embeddings.queries_QD, embeddings.corpus_CD, depth(metrics))
+    return Scores(
+        query_ids=embeddings.query_ids,
+        groups=tuple(embeddings.task.groups[i] for i in embeddings.query_ids),
+        per_query=score(ranking_QK, embeddings.judgements(), metrics),
+        top_ids_QK=np.array(embeddings.corpus_ids, dtype=np.str_)[ranking_QK],
+    )
+
+
 def evaluate(
     encoder: Encoder,
     task: RetrievalTask,
     metrics: Sequence[str] = DEFAULT_METRICS,
     batch_size: int = 64,
-    cache: Path | None = None,
+    cache: EmbeddingCache | None = None,
     progress: bool = False,
 ) -> Scores:
     """Encode the task's texts, rank its corpus for each query by cosine, and score the rankings.
@@ -116,7 +186,7 @@ def evaluate(
         task: Q queries over C passages.
         metrics: names such as ndcg@10.
         batch_size: texts encoded at once.
-        cache: folder of embeddings kept on disk; none: nothing is kept.
+        cache: embeddings kept on disk; none: nothing is kept.
         progress: show a bar for each encoding.
 
     Returns:
@@ -125,16 +195,5 @@ def evaluate(
     Raises:
         InputError: an unknown metric, embeddings with NaN, queries and passages of different dimensions.
     """
-    k = depth(metrics)
-    query_ids = tuple(task.queries)
-    corpus_ids = sorted(task.corpus, reverse=True)  # top_k gives ties to the first, trec_eval to the greater id
-    queries_QD = embed(encoder, [task.queries[i] for i in query_ids], "query", batch_size, progress)
-    corpus_CD = embed(encoder, [task.corpus[i] for i in corpus_ids], "document", batch_size, progress)
-    _, ranking_QK = top_k(queries_QD, corpus_CD, k)
-    judgements = Judgements.of(task.qrels, query_ids, corpus_ids)
-    return Scores(
-        query_ids=query_ids,
-        groups=tuple(task.groups[i] for i in query_ids),
-        per_query=score(ranking_QK, judgements, metrics),
-        top_ids_QK=np.array(corpus_ids, dtype=np.str_)[ranking_QK],
-    )
+    depth(metrics)  # an unknown metric is refused before the encoding, which is what takes the time
+    return score_embeddings(embed_task(encoder, task, batch_size, cache, progress), metrics)

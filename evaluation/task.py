@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.errors import InputError
-from evaluation.files import write_whole
+from evaluation.files import read_jsonl, write_whole
 
 Protocol = Literal["concept", "definition"]
 BEIR_SPLITS = ("test", "dev", "validation", "train")  # the order in which load_beir looks for a split
@@ -234,24 +234,6 @@ def merged_concepts(concepts_of: Mapping[str, Mapping[str, object]]) -> dict[str
         for other in others:
             parent[root(other)] = root(first)
     return {query: root(next(iter(own))) for query, own in concepts_of.items()}
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a JSON Lines file with "file:line" to name it in errors. Blank lines are passed over."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected JSON Lines")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: not JSON ({error.msg}), expected one object on each line") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{where}: {type(row).__name__}, expected one object on each line")
-            yield where, row
 
 
 def _refuse_unknown(task: str, what: str, ids: Sequence[str] | Mapping[str, Any], known: Mapping[str, Any]) -> None:
