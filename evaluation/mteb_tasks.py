@@ -1,8 +1,8 @@
 """Retrieval tasks of MTEB by name, through the optional `mteb` package, as RetrievalTasks.
 
-Only MTEB's data is used: the ranking, the scores and their comparison are this package's own, so that a row of an MTEB
-task can be read beside any other. Instructions that MTEB gives to some models by name are not used: a model is evaluated
-with the prompts that it carries.
+Only the data is taken from MTEB: the ranking, the scores and their comparison are this package's own, so that a row of
+an MTEB task can be read beside any other. Instructions that MTEB gives to some models by name are not used: a model is
+evaluated with the prompts that it carries.
 """
 
 from __future__ import annotations

@@ -1,0 +1,158 @@
+"""The benchmark's table as JSON, CSV, Markdown and on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from evaluation.compare import Comparison
+from evaluation.files import write_whole
+from evaluation.retrieval import Scores
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on one task.
+
+    Attributes:
+        task, model: names.
+        queries, groups: how many of each were scored.
+        dimensions: of an embedding.
+        score: mean of the table's metric.
+        standard_error: of it, over groups; NaN with one group.
+        scores: each metric's mean over the queries.
+        base: name of the model that this one was fine-tuned from; none: not known.
+        comparison: with the base on the table's metric; none: no base, or it could not be had.
+        p_holm: the comparison's p-value, corrected over the table.
+        details: what evaluation.details adds.
+    """
+
+    task: str
+    model: str
+    queries: int
+    groups: int
+    dimensions: int
+    score: float
+    standard_error: float
+    scores: Mapping[str, float]
+    base: str | None = None
+    comparison: Comparison | None = None
+    p_holm: float | None = None
+    details: Mapping[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: what is not known is null."""
+        c = self.comparison
+        return {
+            "task": self.task,
+            "model": self.model,
+            "queries": self.queries,
+            "groups": self.groups,
+            "dimensions": self.dimensions,
+            "score": self.score,
+            "standard_error": None if math.isnan(self.standard_error) else self.standard_error,
+            "scores": dict(self.scores),
+            "base": self.base,
+            "base_score": c.base if c else None,
+            "difference": c.difference if c else None,
+            "low": c.low if c else None,
+            "high": c.high if c else None,
+            "p_value": c.p_value if c else None,
+            "p_holm": self.p_holm,
+            "details": self.details,
+        }
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """The rows, tasks in the order given and the best model of each first.
+
+    Attributes:
+        metric: what rows are sorted by and compared on.
+        rows: see Row.
+        notes: one line for each thing a reader must know: queries left out, bases that could not be had, prompts.
+        scores: (task, model) -> the scores query by query, for those who look closer; not written.
+    """
+
+    metric: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    scores: Mapping[tuple[str, str], Scores]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What benchmark.json holds."""
+        return {"metric": self.metric, "rows": [row.as_dict() for row in self.rows], "notes": list(self.notes)}
+
+    def json(self) -> str:
+        """The table as JSON."""
+        return json.dumps(self.as_dict(), ensure_ascii=False, indent=2) + "\n"
+
+    def csv(self) -> str:
+        """The table as CSV: one column for each metric, no details."""
+        out = io.StringIO()
+        writer: csv.DictWriter[str] | None = None
+        for row in self.rows:
+            cells = row.as_dict()
+            del cells["details"], cells["score"]
+            cells |= cells.pop("scores")
+            if writer is None:
+                writer = csv.DictWriter(out, list(cells), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(cells)
+        return out.getvalue()
+
+    def markdown(self) -> str:
+        """The table as Markdown, its notes below."""
+        head = self._head()
+        lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *(self._cells(row) for row in self.rows)]
+        text = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        return text + "".join(f"\n- {note}" for note in (self._legend(), *self.notes)) + "\n"
+
+    def rich(self) -> Table:
+        """The table for a terminal."""
+        table = Table(caption="\n".join((self._legend(), *self.notes)), caption_justify="left")
+        for place, name in enumerate(self._head()):
+            table.add_column(name, justify="left" if place < 2 else "right", overflow="fold")
+        for before, row in zip((None, *self.rows), self.rows, strict=False):
+            if before is not None and before.task != row.task:
+                table.add_section()
+            table.add_row(*self._cells(row))
+        return table
+
+    def write(self, folder: Path) -> None:
+        """Write benchmark.csv, benchmark.md and, last, benchmark.json."""
+        write_whole(folder / "benchmark.csv", self.csv())
+        write_whole(folder / "benchmark.md", self.markdown())
+        write_whole(folder / "benchmark.json", self.json())
+
+    def _others(self) -> list[str]:
+        return [name for name in (self.rows[0].scores if self.rows else ()) if name != self.metric]
+
+    def _head(self) -> list[str]:
+        return ["task", "model", self.metric, *self._others(), "base", "difference (95 % interval)", "p (Holm)"]
+
+    def _cells(self, row: Row) -> list[str]:
+        c = row.comparison
+        return [
+            row.task,
+            row.model,
+            f"{row.score:.4f} ± {row.standard_error:.4f}",
+            *(f"{row.scores[name]:.4f}" for name in self._others()),
+            f"{c.base:.4f} {row.base}" if c else (row.base or ""),
+            f"{c.difference:+.4f} ({c.low:+.4f} to {c.high:+.4f})" if c else "",
+            f"{row.p_holm:.4f}" if row.p_holm is not None else "",
+        ]
+
+    def _legend(self) -> str:
+        return (
+            f"{self.metric} ± its standard error; intervals and p-values resample concepts, "
+            "p-values are corrected over the table (Holm)"
+        )

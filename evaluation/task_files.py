@@ -1,0 +1,75 @@
+"""Tasks that a user names: a BEIR folder, or a JSONL file of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.errors import InputError
+from evaluation.files import read_jsonl
+from evaluation.task import BEIR_SPLITS, Protocol, RetrievalTask, fold
+
+
+def load_tasks(
+    path: str | Path, split: str | None = None, protocols: Sequence[Protocol] = ("concept",)
+) -> list[RetrievalTask]:
+    """The tasks of a folder or file: one of a BEIR folder, one for each protocol of a file of pairs.
+
+    The names of the tasks say which split was taken: the one asked for, else the first there is of test, dev,
+    validation, train. Rows of pairs without a `split` are one part and their task is named after the file alone.
+
+    Raises:
+        InputError: neither a folder nor a .jsonl file, or what the two readers refuse.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return [RetrievalTask.load_beir(path, split)]
+    if path.is_file() and path.suffix == ".jsonl":
+        return load_pairs(path, split, protocols)
+    raise InputError(f"task {path}: expected a BEIR folder or a .jsonl file of pairs")
+
+
+def load_pairs(
+    path: Path, split: str | None = None, protocols: Sequence[Protocol] = ("concept",)
+) -> list[RetrievalTask]:
+    """Read rows with `anchor`, `positive` and, where there are any, `cluster_id` (or `concept`), `kind` and `split`.
+
+    Without concepts, rows with one passage are one concept.
+
+    Raises:
+        InputError: a row without its columns, a split that is not there, definitions asked for in rows without kinds.
+    """
+    rows = list(read_jsonl(path))
+    if not rows:
+        raise InputError(f"{path}: no rows, expected pairs with anchor and positive")
+    splits = {str(row["split"]) for _, row in rows if "split" in row}
+    label = path.stem
+    if split is not None and split not in splits:
+        there = ", ".join(sorted(splits)) or "none: no row has a split"
+        raise InputError(f"{path}: no rows of split {split!r}, expected one of {there}")
+    if splits:
+        split = split or next((s for s in BEIR_SPLITS if s in splits), min(splits))
+        rows = [(where, row) for where, row in rows if str(row.get("split")) == split]
+        label = f"{label}/{split}"
+
+    key = next((name for name in ("cluster_id", "concept") if name in rows[0][1]), None)
+    anchors = [_text(where, row, "anchor") for where, row in rows]
+    positives = [_text(where, row, "positive") for where, row in rows]
+    concepts = [_text(where, row, key) if key else fold(str(row["positive"])) for where, row in rows]
+    kinds = [row.get("kind") for _, row in rows]
+    if "definition" in protocols and "definition" not in kinds:
+        raise InputError(f"{path}: the definition protocol needs rows whose kind is definition, found none")
+    return [
+        RetrievalTask.from_pairs(
+            label if len(protocols) == 1 else f"{label} ({protocol})", anchors, positives, concepts, kinds, protocol
+        )
+        for protocol in protocols
+    ]
+
+
+def _text(where: str, row: dict[str, Any], key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise InputError(f"{where}: key {key!r} is {value!r}, expected a text")
+    return str(value)
