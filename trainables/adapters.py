@@ -13,6 +13,7 @@ from evaluation.errors import InputError
 from trainables.architectures import LAYOUTS, LEAF_NAMES, ROLES, Role
 from trainables.config import TrialConfig
 
+_LAYER = r"(.*?\.\d+)\."  # up to the number of the layer
 _WORDS: dict[str, tuple[Role, ...]] = {"ffn": ("ffn",), "attention": ("q", "k", "v", "o"), "all-linear": ROLES}
 
 
@@ -46,9 +47,11 @@ def resolve_targets(model: PreTrainedModel, targets: str, last_n: int | None = N
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     layers = _by_layer(model, linears)
-    if last_n is not None and last_n > len(layers):
-        raise InputError(f"last_n: {last_n} is more than the {len(layers)} layers of {type(model).__name__}")
+    if last_n is not None:
+        _check_last_n(last_n, len(layers), model)
     kept = layers if last_n is None else layers[-last_n:]
+    if targets == "all-linear":  # also where projections are fused or have names that we do not know
+        return [name for layer in kept for name, _ in layer]
     names: list[str] = []
     for role in parse_targets(targets):
         matched = [[name for name, module_role in layer if module_role == role] for layer in kept]
@@ -77,14 +80,34 @@ def lora_config(config: TrialConfig, model: PreTrainedModel) -> LoraConfig:
     )
 
 
+def trained_names(model: PreTrainedModel, last_n: int | None = None) -> list[str]:
+    """Names of the parameters that full fine-tuning trains: all, or those of the last n layers; never the pooler.
+
+    Raises InputError when the model has fewer than n layers.
+    """
+    names = [name for name, _ in model.named_parameters() if not name.startswith("pooler.")]
+    if last_n is None:
+        return names
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    layers = list(dict.fromkeys(match[1] for name in linears if (match := re.match(_LAYER, name))))
+    _check_last_n(last_n, len(layers), model)
+    kept = tuple(f"{layer}." for layer in layers[-last_n:])
+    return [name for name in names if name.startswith(kept)]
+
+
+def _check_last_n(last_n: int, layers: int, model: PreTrainedModel) -> None:
+    if last_n > layers:
+        raise InputError(f"last_n: {last_n} is more than the {layers} layers of {type(model).__name__}")
+
+
 def _by_layer(model: PreTrainedModel, linears: list[str]) -> list[list[tuple[str, Role | None]]]:
     """The linear modules of each layer, with their role where it is known."""
     layout = LAYOUTS.get(model.config.model_type)
     layers: dict[str, list[tuple[str, Role | None]]] = {}
     for name in linears:
-        if not (match := re.fullmatch(r"(.*?\.(\d+))\.(.+)", name)):
+        if not (match := re.match(_LAYER, name)):
             continue
-        layer, _, inside = match.groups()
+        layer, inside = match[1], name[match.end() :]
         if layout is not None:
             role = next((role for role, paths in layout.roles.items() if inside in paths), None)
         else:
@@ -103,9 +126,9 @@ def _pattern(names: list[str]) -> str:
     """A regular expression that matches exactly these names; layers of one kind are folded together."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        if match := re.fullmatch(r"(.*?\.)(\d+)(\..+)", name):
-            before, number, after = match.groups()
-            kinds.setdefault((before, after), []).append(number)
+        if match := re.match(_LAYER, name):
+            before, _, number = match[1].rpartition(".")
+            kinds.setdefault((before, name[match.end() :]), []).append(number)
     return "|".join(
-        f"{re.escape(before)}({'|'.join(numbers)}){re.escape(after)}" for (before, after), numbers in kinds.items()
+        rf"{re.escape(before)}\.({'|'.join(numbers)})\.{re.escape(after)}" for (before, after), numbers in kinds.items()
     )

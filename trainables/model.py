@@ -30,13 +30,14 @@ from transformers.utils import logging as transformers_logging
 
 from evaluation.errors import InputError
 from trainables import hub
-from trainables.adapters import lora_config
+from trainables.adapters import lora_config, trained_names
 from trainables.bases import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
 
 _log = logging.getLogger(__name__)
 ADAPTER = "default"
+KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
 
 
 def build_model(
@@ -62,9 +63,13 @@ def build_model(
     attention, _ = resolve_attention(config, base, place)
     folder, _ = hub.fetch(config.base, config.revision)
     key = (str(folder), base.pooling, weights, attention, str(place), config.trust_remote_code)
-    if key not in _BASES:
-        _BASES[key] = _load(folder, base, weights, attention, place, config.trust_remote_code, cache_folder)
-    model = _copy_sharing_weights(_BASES[key])
+    loaded = _BASES.pop(key, None)
+    if loaded is None:
+        while len(_BASES) >= KEPT_BASES:
+            _BASES.pop(next(iter(_BASES)))
+        loaded = _load(folder, base, weights, attention, place, config.trust_remote_code, cache_folder)
+    _BASES[key] = loaded  # last: the most recently used
+    model = _copy_sharing_weights(loaded)
     model.prompts = {"query": base.query_prompt, "document": base.passage_prompt}
     model.default_prompt_name = None
     model.max_seq_length = base.max_length
@@ -116,21 +121,9 @@ def _train_all(model: SentenceTransformer, last_n: int | None) -> None:
     """Copy every weight and unfreeze it, or only the last n layers; never the pooler."""
     own_weights(model)
     inner = _transformer(model)
-    layers = inner.config.num_hidden_layers
-    if last_n is not None and last_n > layers:
-        raise InputError(f"last_n: {last_n} is more than the {layers} layers of {type(inner).__name__}")
-    for parameter in model.parameters():
-        parameter.requires_grad_(last_n is None)
-    if last_n is not None:
-        for stack in _layer_stacks(inner, layers):
-            for layer in stack[-last_n:]:
-                layer.requires_grad_(True)
-    if getattr(inner, "pooler", None) is not None:
-        inner.pooler.requires_grad_(False)
-
-
-def _layer_stacks(inner: PreTrainedModel, layers: int) -> list[nn.ModuleList]:
-    return [module for module in inner.modules() if isinstance(module, nn.ModuleList) and len(module) == layers]
+    trained = set(trained_names(inner, last_n))
+    for name, parameter in inner.named_parameters():
+        parameter.requires_grad_(name in trained)
 
 
 @contextlib.contextmanager
