@@ -22,12 +22,13 @@ negatives over the devices, and they are all full: what fills no step is left fo
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
+import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
@@ -43,6 +44,13 @@ from trainables.negatives import with_mined, with_own
 log = logging.getLogger(__name__)
 SamplerFactory = Callable[..., "ConceptBatchSampler"]
 Passages = NDArray[np.float32]
+
+
+def world_size() -> int:
+    """Processes that train together, one on each device."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))  # what launchers set, before the trainer joins the group
 
 
 def training_columns(pairs: Dataset) -> list[str]:
@@ -111,7 +119,7 @@ class ConceptBatchSampler(DefaultBatchSampler):
         seed: int | None = None,
     ) -> None:
         """Args: those of DefaultBatchSampler, which the trainer passes; batch_size is that of one device."""
-        devices = PartialState().num_processes
+        devices = world_size()
         super().__init__(
             dataset,
             batch_size=batch_size or config.batch_size // devices,
@@ -121,7 +129,7 @@ class ConceptBatchSampler(DefaultBatchSampler):
             seed=config.seed if seed is None else seed,
         )
         # accelerate passes set_epoch on to `.sampler`, never to a batch sampler that it has wrapped
-        self.sampler = self
+        self.sampler: Any = self
         self._devices, self._config, self._keys, self._embed = devices, config, keys, embed
         self._sorted = _notebook_order(anchors, concepts) if config.batches == "sorted" else None
         step = self.batch_size * devices

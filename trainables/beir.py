@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evaluation.errors import InputError
 from evaluation.task import RetrievalTask
+from trainables.data_config import DataConfig
 from trainables.rows import PART_NAMES, RawRow
 
 
@@ -36,3 +37,10 @@ def read_beir(folder: Path, part: str) -> Iterator[RawRow]:
                 if grade > 0:
                     cells = {"anchor": task.queries[query], "positive": task.corpus[passage]}
                     yield RawRow(f"{folder.name}/qrels/{split}.tsv", line, PART_NAMES[split], cells)
+
+
+def beir_passages(config: DataConfig, folder: Path) -> list[str]:
+    """Every passage of the corpus, where the source is a BEIR folder; else none."""
+    if not isinstance(config.source, str) or not (folder / config.source / "corpus.jsonl").is_file():
+        return []
+    return list(RetrievalTask.load_beir(folder / config.source).corpus.values())

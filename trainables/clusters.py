@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.embeddings import unit_rows
 from trainables.compose import IntArray, RowKeys
 
 ITERATIONS = 10
@@ -43,7 +44,7 @@ def clustered_order(
     kmeans.train(concepts_CD[present])
     _, nearest = kmeans.index.search(concepts_CD[present], 1)
     place_K = np.empty(count, dtype=np.int64)
-    place_K[_chain(kmeans.centroids, int(rng.integers(count)))] = np.arange(count)
+    place_K[_chain(np.asarray(kmeans.centroids), int(rng.integers(count)))] = np.arange(count)
     place_C = np.zeros(len(concepts_CD), dtype=np.int64)
     place_C[present] = place_K[nearest[:, 0]]
     rows = rng.permutation(rows)
@@ -55,8 +56,7 @@ def concept_means(passages_PD: NDArray[np.float32], keys: RowKeys) -> NDArray[np
     held = np.unique(np.stack([keys.concepts, keys.passages], axis=1), axis=0)
     sums_CD = np.zeros((int(keys.concepts.max()) + 1, passages_PD.shape[1]), dtype=np.float32)
     np.add.at(sums_CD, held[:, 0], passages_PD[held[:, 1]])
-    lengths = np.linalg.norm(sums_CD, axis=1, keepdims=True)
-    return sums_CD / np.where(lengths > 0, lengths, 1)
+    return unit_rows(sums_CD)
 
 
 def _chain(centroids_KD: NDArray[np.float32], start: int) -> list[int]:

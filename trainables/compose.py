@@ -31,8 +31,8 @@ class RowKeys:
 
     concepts: IntArray
     passages: IntArray
-    own: list[tuple[int, ...]]
-    avoid: list[tuple[int, ...]]
+    own: Sequence[tuple[int, ...]]
+    avoid: Sequence[tuple[int, ...]]
 
 
 def row_keys(pairs: Dataset) -> RowKeys:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from accelerate import PartialState
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,
@@ -16,6 +15,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import nn
 
 from evaluation.errors import InputError
+from trainables.batches import world_size
 from trainables.config import TrialConfig
 from trainables.model import build_model
 
@@ -40,7 +40,7 @@ def make_loss(model: SentenceTransformer, config: TrialConfig, guide: SentenceTr
     Raises:
         InputError: gist with more than one explicit negative, matryoshka sizes above the model's.
     """
-    gather = PartialState().num_processes > 1
+    gather = world_size() > 1
     if config.loss == "gist":
         return _gist(model, config, guide, gather)
     directions: tuple[Direction, ...] = ("query_to_doc",)
@@ -68,7 +68,7 @@ def _gist(
         raise InputError(f"hard_negatives: {config.hard_negatives}: loss gist takes at most 1 negative for each pair")
     if guide is None:
         guide = build_model(config.model_copy(update={"method": "none"}), model.device)
-    options = {"temperature": config.temperature, "gather_across_devices": gather}
+    options: dict[str, Any] = {"temperature": config.temperature, "gather_across_devices": gather}
     if config.micro_batch_tokens:
         return CachedGISTEmbedLoss(model, guide, mini_batch_num_tokens=config.micro_batch_tokens, **options)
     return GISTEmbedLoss(model, guide, **options)

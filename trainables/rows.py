@@ -58,6 +58,7 @@ class DroppedRow:
     file: str
     line: int
     rule: str
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Pair:
     concept: str | None
     kind: str | None
     domain: str | None
+    pinned: bool = False  # a row of an earlier run, which keeps its part
 
 
 class WrongCellError(ValueError):
@@ -99,11 +101,11 @@ class PairReader:
             negatives = _texts("negative", optional["negative"])
             concept, kind = _text("concept", optional["concept"]), _text("kind", optional["kind"])
             domains = _texts("domain", optional["domain"])
-            part = row.part or self._part(optional["split"])
+            part = self._part(row.part, optional["split"])
         except WrongCellError as wrong:
             return BadRow(row.file, row.line, str(wrong))
         if rule := self._rule(anchor, positive):
-            return DroppedRow(row.file, row.line, rule)
+            return DroppedRow(row.file, row.line, rule, f"{shortened(anchor)} -> {shortened(positive)}")
         domain = domains[0] if domains else None
         return Pair(row.file, row.line, part, anchor, positive, negatives, concept or None, kind or None, domain)
 
@@ -135,10 +137,13 @@ class PairReader:
                 return row.cells[column]
         return None
 
-    def _part(self, value: Any) -> str:
-        if self._config.split.by not in ("auto", "column"):
+    def _part(self, of_file: str, cell: Any) -> str:
+        by = self._config.split.by
+        if by == "concept":
             return ""
-        text = _text("split", value)
+        if of_file or by == "given":
+            return of_file
+        text = _text("split", cell)
         if text and text.lower() not in PART_NAMES:
             raise WrongCellError(f"split is {text[:40]!r}, expected train, dev (or validation) or test")
         return PART_NAMES[text.lower()] if text else ""
@@ -176,6 +181,12 @@ def _texts(column: str, value: Any) -> tuple[str, ...]:
     """A cell that holds one text or a list of them; missing ones are left out."""
     values = value if isinstance(value, list | tuple) else [value]
     return tuple(text for one in values if (text := _text(column, one)))
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """A text on one line, cut where it is longer."""
+    line = fold(text)
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _shown(value: Any) -> str:

@@ -88,7 +88,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
             with path.open(encoding="utf-16", newline="") as text:
                 yield from enumerate(text, start=1)
         except UnicodeError as error:
-            raise InputError(f"{path}: starts as UTF-16 but is not ({error.reason}), expected UTF-8") from None
+            raise InputError(f"{path}: starts as UTF-16 but is not ({error}), expected UTF-8") from None
         return
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):

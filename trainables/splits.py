@@ -62,6 +62,7 @@ def assign(
     dev_draws_N: NDArray[np.float64],
     domains_N: IntArray,
     given_N: NDArray[np.int8],
+    pinned_N: NDArray[np.bool_],
     dev: float,
     test: float,
 ) -> NDArray[np.int8]:
@@ -72,29 +73,30 @@ def assign(
         test_draws_N, dev_draws_N: numbers in [0, 1), from `draw` over the row's key.
         domains_N: domain of each row, any whole numbers.
         given_N: the part that the source says, UNDECIDED where it does not.
+        pinned_N: rows of an earlier run. Their parts stay, and rows without a part follow their group's.
         dev: share of the groups that are not test.
         test: share of all groups.
 
-    A part that the source names anywhere is not cut by shares as well: rows without a part then go to training.
+    A part that the source itself names anywhere (not an earlier run) is not cut by shares as well: its rows without a
+    part then go to training.
     """
     count = int(groups_N.max()) + 1 if len(groups_N) else 0
     parts_N = given_N.copy()
-    has = {part: bool((given_N == part).any()) for part in (DEV, TEST)}
     # A part that is cut by shares takes whole groups from what would be training.
-    free_N = (given_N == UNDECIDED) | (given_N == TRAIN)
     free_G = np.ones(count, dtype=bool)
-    free_G[groups_N[~free_N]] = False
-    lowest_G = np.full(count, 2.0)
-    if not has[TEST]:
+    free_G[groups_N[pinned_N | (given_N > TRAIN)]] = False
+    if not (given_N[~pinned_N] == TEST).any():
+        lowest_G = np.full(count, 2.0)
         np.minimum.at(lowest_G, groups_N, test_draws_N)
         test_G = free_G & (lowest_G < test)
         parts_N[test_G[groups_N]] = TEST
         free_G &= ~test_G
-    if not has[DEV]:
+    if not (given_N[~pinned_N] == DEV).any():
         parts_N[_dev_groups(groups_N, dev_draws_N, domains_N, free_G, dev)[groups_N]] = DEV
-    parts_N[parts_N == UNDECIDED] = TRAIN
     highest_G = np.full(count, TRAIN, dtype=np.int8)
     np.maximum.at(highest_G, groups_N, parts_N)
+    undecided = parts_N == UNDECIDED
+    parts_N[undecided] = highest_G[groups_N[undecided]]
     parts_N[parts_N < highest_G[groups_N]] = LEFT_OUT
     return parts_N
 
@@ -134,11 +136,17 @@ def leave_out_shared(
     """
     parts_N = parts_N.copy()
     for later, earlier in ((DEV, (TEST,)), (TRAIN, (TEST, DEV))):
-        before = np.isin(parts_N, earlier)
-        held = np.concatenate([anchors_N[before], positives_N[before]])
-        shares = np.isin(anchors_N, held) | np.isin(positives_N, held)
-        parts_N[(parts_N == later) & shares] = LEFT_OUT
+        shares_N = shares_text(anchors_N, positives_N, np.isin(parts_N, earlier))
+        parts_N[(parts_N == later) & shares_N] = LEFT_OUT
     return parts_N
+
+
+def shares_text(
+    anchors_N: NDArray[np.uint64], positives_N: NDArray[np.uint64], with_N: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether each row has an anchor or a passage that one of the rows `with_N` has, as its anchor or its passage."""
+    held = np.concatenate([anchors_N[with_N], positives_N[with_N]])
+    return np.isin(anchors_N, held) | np.isin(positives_N, held)
 
 
 def require_parts(parts_N: NDArray[np.int8], groups_N: IntArray, dev: float, test: float) -> None:
@@ -151,4 +159,4 @@ def require_parts(parts_N: NDArray[np.int8], groups_N: IntArray, dev: float, tes
     for part, name, share in ((TEST, "test", test), (DEV, "dev", dev), (TRAIN, "train", None)):
         if not (parts_N == part).any():
             advice = "fewer concepts for dev and test" if share is None else f"a larger split.{name} than {share}"
-            raise InputError(f"data.split: the {name} part is empty ({groups} concepts in all): {advice}, or more data")
+            raise InputError(f"split: the {name} part is empty ({groups} concepts in all): {advice}, or more data")

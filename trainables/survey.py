@@ -15,14 +15,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from evaluation.task import fold
+from evaluation.task import fold, read_jsonl
 from trainables.data_config import DataConfig
 from trainables.rows import PARTS, BadRow, DroppedRow, Pair, PairReader
 from trainables.sources import read_rows
-from trainables.splits import LEFT_OUT, UNDECIDED, IntArray, assign, components, draw, leave_out_shared, text_hash
+from trainables.splits import (
+    LEFT_OUT,
+    TRAIN,
+    UNDECIDED,
+    IntArray,
+    assign,
+    components,
+    draw,
+    leave_out_shared,
+    shares_text,
+    text_hash,
+)
 
 KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT = 0, 1, 2, 3  # why a pair is left out
 SHOWN = 3
+NO_KIND = -1
+GROUP_PREFIX = "group-"
 Hashes = NDArray[np.uint64]
 
 
@@ -59,9 +72,11 @@ class Survey:
         group_names_N: for each pair the hash of its group's first passage.
         has_concept_N: whether the source names the row's concept.
         domains_N, domains: the domain of each pair, -1 where it has none.
-        definition_N: whether the pair is of kind definition.
+        kinds_N: 1 definition, 0 another kind, NO_KIND where the row has none.
         negative_rows_M, negatives_M: the pair of each explicit negative, and the hash of its text.
+        false_negatives_M: whether the negative is a passage of the pair's own group.
         anchor_chars_N, positive_chars_N: lengths in characters.
+        given: whether the source says of any row to which part it belongs.
         parts_N: TRAIN, DEV, TEST or LEFT_OUT; reasons_N: why it is left out.
     """
 
@@ -79,11 +94,13 @@ class Survey:
     has_concept_N: NDArray[np.bool_]
     domains_N: IntArray
     domains: list[str]
-    definition_N: NDArray[np.bool_]
+    kinds_N: NDArray[np.int8]
     negative_rows_M: IntArray
     negatives_M: Hashes
+    false_negatives_M: NDArray[np.bool_]
     anchor_chars_N: IntArray
     positive_chars_N: IntArray
+    given: bool
     parts_N: NDArray[np.int8]
     reasons_N: NDArray[np.int8]
 
@@ -92,18 +109,41 @@ class Survey:
         return f"{self.files[self.file_N[pair]]}:{self.line_N[pair]}"
 
 
-def read_pairs(config: DataConfig, folder: Path) -> Iterator[Pair | BadRow | DroppedRow]:
-    """Every row of the source as a pair, or as the reason why it is none."""
-    reader = PairReader(config)
+def read_pairs(
+    config: DataConfig, folder: Path, earlier: Path | None = None, reader: PairReader | None = None
+) -> Iterator[Pair | BadRow | DroppedRow]:
+    """Every row of an earlier run's data folder and of the source: a pair, or the reason why it is none."""
+    if earlier is not None:
+        yield from earlier_pairs(earlier)
+    reader = reader or PairReader(config)
     for row in read_rows(config, folder):
         yield row if isinstance(row, BadRow) else reader.pair(row)
+
+
+def earlier_pairs(folder: Path) -> Iterator[Pair]:
+    """The rows of a run's data folder, pinned to their parts. Names that prepare gave to groups are taken off again."""
+    for part in PARTS:
+        for number, (_, row) in enumerate(read_jsonl(folder / f"{part}.jsonl"), start=1):
+            concept = None if row["concept"].startswith(GROUP_PREFIX) else row["concept"]
+            yield Pair(
+                file=str(folder / f"{part}.jsonl"),
+                line=number,
+                part=part,
+                anchor=row["anchor"],
+                positive=row["positive"],
+                negatives=tuple(row["negatives"]),
+                concept=concept,
+                kind=row["kind"],
+                domain=row["domain"],
+                pinned=True,
+            )
 
 
 def survey(
     config: DataConfig,
     folder: Path,
     seed: int,
-    see: Callable[[int, Pair], None] | None = None,
+    earlier: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Survey:
     """Read the source once and decide the part of each pair.
@@ -111,7 +151,7 @@ def survey(
     Args:
         folder: where relative paths start.
         seed: of the split.
-        see: called with each pair and its number, for what else is to be found in the same pass.
+        earlier: an earlier run's data folder, whose rows are read first and keep their parts.
         progress: called with the number of rows read so far.
 
     Raises:
@@ -120,16 +160,13 @@ def survey(
     reader = PairReader(config)
     columns = _Columns(seed)
     bad, dropped, rows = Tally(), dict[str, Tally](), 0
-    for row in read_rows(config, folder):
+    for pair in read_pairs(config, folder, earlier, reader):
         rows += 1
-        pair = row if isinstance(row, BadRow) else reader.pair(row)
         if isinstance(pair, BadRow):
             bad.add(str(pair))
         elif isinstance(pair, DroppedRow):
-            dropped.setdefault(pair.rule, Tally()).add(f"{pair.file}:{pair.line}")
+            dropped.setdefault(pair.rule, Tally()).add(f"{pair.file}:{pair.line}: {pair.text}")
         else:
-            if see is not None:
-                see(len(columns.line), pair)
             columns.add(pair)
         if progress is not None and rows % 1000 == 0:
             progress(rows)
@@ -147,7 +184,8 @@ class _Columns:
         self._file, self._domain = array("i"), array("i")
         self._anchor, self._positive, self._row, self._concept = array("Q"), array("Q"), array("Q"), array("Q")
         self._test_draw, self._dev_draw = array("d"), array("d")
-        self._given, self._definition, self._has_concept = array("b"), array("b"), array("b")
+        self._given, self._pinned, self._kind = array("b"), array("b"), array("b")
+        self._has_concept = array("b")
         self._anchor_chars, self._positive_chars = array("i"), array("i")
         self._negative_row, self._negative = array("q"), array("Q")
 
@@ -168,7 +206,8 @@ class _Columns:
         domain = -1 if pair.domain is None else self._domains.setdefault(pair.domain, len(self._domains))
         self._domain.append(domain)
         self._given.append(PARTS.index(pair.part) if pair.part else UNDECIDED)
-        self._definition.append(pair.kind == "definition")
+        self._pinned.append(pair.pinned)
+        self._kind.append(NO_KIND if pair.kind is None else pair.kind == "definition")
         self._anchor_chars.append(len(pair.anchor))
         self._positive_chars.append(len(pair.positive))
 
@@ -182,13 +221,13 @@ class _Columns:
         else:
             groups_N = components(anchors_N, positives_N)
         given_N = _array(self._given, np.int8)
-        if config.split.by == "concept":
-            given_N = np.full_like(given_N, UNDECIDED)
+        pinned_N = _array(self._pinned, np.bool_)
         reasons_N = np.zeros(len(given_N), dtype=np.int8)
         if config.drop.duplicates:
             reasons_N[_repeats(_array(self._row, np.uint64), given_N)] = DUPLICATE
         first = reasons_N == KEPT
         domains_N = _array(self._domain, np.int64)
+        negative_rows_M, negatives_M = _array(self._negative_row, np.int64), _array(self._negative, np.uint64)
         parts_N = np.full(len(given_N), LEFT_OUT, dtype=np.int8)
         decided = assign(
             groups_N[first],
@@ -196,11 +235,15 @@ class _Columns:
             _array(self._dev_draw, np.float64)[first],
             domains_N[first],
             given_N[first],
+            pinned_N[first],
             config.split.dev,
             config.split.test,
         )
         parts_N[first] = decided
         reasons_N[(parts_N == LEFT_OUT) & first] = TWO_SIDES
+        # What the earlier run trained on, its model has seen: it cannot judge the new rows of dev and test.
+        seen_N = pinned_N & (given_N == TRAIN)
+        parts_N[~pinned_N & (parts_N > TRAIN) & shares_text(anchors_N, positives_N, seen_N)] = LEFT_OUT
         parts_N = leave_out_shared(parts_N, anchors_N, positives_N)
         reasons_N[(parts_N == LEFT_OUT) & (reasons_N == KEPT)] = SHARED_TEXT
         return Survey(
@@ -218,11 +261,13 @@ class _Columns:
             has_concept_N=has_concept_N,
             domains_N=domains_N,
             domains=list(self._domains),
-            definition_N=_array(self._definition, np.bool_),
-            negative_rows_M=_array(self._negative_row, np.int64),
-            negatives_M=_array(self._negative, np.uint64),
+            kinds_N=_array(self._kind, np.int8),
+            negative_rows_M=negative_rows_M,
+            negatives_M=negatives_M,
+            false_negatives_M=_answers(groups_N, positives_N, groups_N[negative_rows_M], negatives_M),
             anchor_chars_N=_array(self._anchor_chars, np.int64),
             positive_chars_N=_array(self._positive_chars, np.int64),
+            given=bool((given_N[~pinned_N] != UNDECIDED).any()),
             parts_N=parts_N,
             reasons_N=reasons_N,
         )
@@ -238,8 +283,15 @@ def _array(values: array[Any], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _repeats(rows_N: Hashes, given_N: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Whether an earlier row of the same given part has the same texts and concept."""
+    """Whether another row has the same texts and concept and goes before: by its given part, then by its place."""
     repeats_N = np.ones(len(rows_N), dtype=bool)
-    both = np.stack([rows_N, given_N.astype(np.int64).view(np.uint64)], axis=1)
-    repeats_N[np.unique(both, axis=0, return_index=True)[1]] = False
+    order = np.argsort(-given_N, kind="stable")
+    repeats_N[order[np.unique(rows_N[order], return_index=True)[1]]] = False
     return repeats_N
+
+
+def _answers(groups_N: IntArray, positives_N: Hashes, groups_M: IntArray, texts_M: Hashes) -> NDArray[np.bool_]:
+    """Whether each text is a passage of its group."""
+    spread = np.uint64(0x9E3779B97F4A7C15)  # odd, so distinct groups give distinct products
+    pairs_N = positives_N ^ (groups_N.astype(np.uint64) * spread)
+    return np.isin(texts_M ^ (groups_M.astype(np.uint64) * spread), pairs_N)
