@@ -251,7 +251,8 @@ class _Facts:
         ]
         value, source = next((value, source) for value, source in candidates if value is not None)
         self.values[fact], self.sources[fact] = value, source
-        if own is not None and value != own:
+        shorter = fact == "max_length" and own is not None and value < own  # a choice that costs nothing
+        if own is not None and value != own and not shorter:
             self.conflicts.append(f"{self.base}: {fact}: {source} says {value!r}, the model's own files say {own!r}")
         elif spec is None and own is not None and known is not None and own != known:
             self.conflicts.append(f"{self.base}: {fact}: the model's own files say {own!r}, we expected {known!r}")
