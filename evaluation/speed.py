@@ -48,7 +48,7 @@ def measure_speed(
     """
     words = " ".join(texts)[:200_000]
     ids = model.tokenizer(words, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    if not ids:
+    if not words.strip():
         raise InputError("texts to measure the speed on hold no words, expected some")
     longest = model.max_seq_length or max(tokens)
     results = []
