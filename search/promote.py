@@ -13,6 +13,7 @@ import ray
 
 from evaluation.errors import InputError
 from evaluation.files import write_whole
+from evaluation.task import Protocol
 from search.leaderboard import Row, read_leaderboard, shown
 from search.spec import SearchSpec
 from trainables.config import TrialConfig
@@ -42,7 +43,7 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     from evaluation.compare import compare
     from evaluation.metrics import DEFAULT_METRICS
     from evaluation.retrieval import evaluate
-    from trainables.data import load_task, protocols
+    from trainables.data import load_task
     from trainables.merge import trained_model
 
     folder = Path(run)
@@ -62,7 +63,7 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
         "protocols": {},
     }
     (folder / "benchmark").mkdir(exist_ok=True)
-    for protocol in protocols(folder / "data", "test"):
+    for protocol in _protocols(folder / "data" / "test.jsonl"):
         task = load_task(folder / "data", "test", protocol)
         before, after = evaluate(base, task, metrics), evaluate(exported, task, metrics)
         for label, scores in (("base", before), ("best", after)):
@@ -76,6 +77,12 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
             "comparisons": {m: asdict(compare(before, after, m)) for m in metrics},
         }
     return document
+
+
+def _protocols(part: Path) -> list[Protocol]:
+    """The concept protocol, and the definition protocol where rows are marked as definitions."""
+    kinds = {json.loads(line)["kind"] for line in part.read_text(encoding="utf-8").splitlines()}
+    return ["concept", "definition"] if "definition" in kinds else ["concept"]
 
 
 def export_from_run(run: Path, dest: Path, trial: int | None) -> None:

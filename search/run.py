@@ -9,6 +9,7 @@ from typing import Any
 
 import filelock
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from evaluation.errors import InputError
@@ -44,11 +45,14 @@ def run_search(
 
 
 def _search(spec: SearchSpec, run: Path, address: str | None, console: Console) -> int:
-    from trainables.data import prepare, print_summary
+    from trainables.data import prepare
 
     with console.status("Reading and splitting the data"):
         report = prepare(spec.data, spec.folder, spec.seed, run / "data")
-    print_summary(report, console)
+    parts = ", ".join(f"{part} {report.kept[part]:,} rows of {report.concepts[part]:,} concepts" for part in report.kept)
+    console.print(f"data: {parts}", highlight=False)
+    for finding in report.findings:
+        console.print(f"  [yellow]{finding.count:,}[/] {escape(finding.what)} [dim]({escape(finding.action)})[/]")
     write_spec(spec, run, report.content_hash)
 
     import ray

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import optuna
 
-from search.space import Space
 from search.spec import SamplerSpec
 
 
-def make_sampler(spec: SamplerSpec, space: Space, seed: int, concurrent: int) -> optuna.samplers.BaseSampler:
+def make_sampler(spec: SamplerSpec, seed: int, concurrent: int) -> optuna.samplers.BaseSampler:
     """A fresh sampler for one proposal.
 
     TPE is multivariate and groups parameters that occur together, so that a conditional space is modelled within its
@@ -16,10 +15,8 @@ def make_sampler(spec: SamplerSpec, space: Space, seed: int, concurrent: int) ->
     (constant liar), which keeps neighbours from being proposed at the same time.
     """
     match spec.name:
-        case "random":
+        case "random" | "grid":  # the points of a grid wait in the study already
             return optuna.samplers.RandomSampler(seed=seed)
-        case "grid":
-            return optuna.samplers.GridSampler(space.grid(), seed=space.seed)
         case "tpe":
             return optuna.samplers.TPESampler(
                 n_startup_trials=spec.startup, multivariate=True, group=True, constant_liar=concurrent > 1, seed=seed

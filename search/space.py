@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -189,17 +190,19 @@ class Space:
             raise InputError(f"{where}.{unused[0]}: not searched here; the space searches {known}")
         return point
 
-    def grid(self) -> dict[str, list[Any]]:
-        """Every choice for a grid search, in the study's terms.
+    def grid(self, seed: int = 0) -> list[dict[str, Any]]:
+        """Every combination of choices in the study's terms, in an order drawn from the seed.
 
         Raises:
-            InputError: a dimension is a range, or holds only under a condition.
+            InputError: a dimension is a range.
         """
-        searched = [dimension for dimension in self.dimensions if not dimension.constant]
-        for dimension in searched:
+        for dimension in self.searched:
             if not dimension.values:
                 raise InputError(f"space.{dimension.name}: a range; sampler grid expected a list of values")
-        return {dimension.key: [encode(value) for value in dimension.values] for dimension in searched}
+        domains = [[(d.key, encode(value)) for value in d.values] for d in self.searched]
+        points = [dict(point) for point in itertools.product(*domains)]
+        random.Random(seed).shuffle(points)
+        return points
 
     @property
     def searched(self) -> list[Dimension]:

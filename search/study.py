@@ -65,6 +65,8 @@ class Study:
             # Once only: a reopened study that enqueues them again would run them again.
             for i, start in enumerate(spec.start):
                 self._study.enqueue_trial(self.space.point(start, f"start[{i}]"))
+            for point in self.space.grid(spec.seed) if spec.sampler.name == "grid" else ():
+                self._study.enqueue_trial(point)
             self._study.set_user_attr("starts_enqueued", True)
 
     @property
@@ -95,7 +97,7 @@ class Study:
         for _ in range(MAX_REPEATS):
             if self.exhausted():
                 return None
-            self._study.sampler = make_sampler(self.spec.sampler, self.space, self._next_seed(), self._concurrent)
+            self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self._concurrent)
             trial = self._study.ask()
             try:
                 config = self.space.sample(trial)
@@ -119,7 +121,7 @@ class Study:
         A rung that the study has already, as a resumed trial repeats it, is not taken twice.
         """
         trial = self._live[number]
-        value = float(record[self.spec.metric])
+        value = float(record["metrics"][self.spec.metric])
         frozen = self.trial(number)
         if frozen.state.is_finished():
             return True
@@ -172,6 +174,8 @@ class Study:
             since_best = len(values) - 1 - int(np.argmax(values))
             if since_best >= budget.patience:
                 return f"no better score in {since_best} trials"
+        if self.spec.sampler.name == "grid" and not self._study.get_trials(states=(TrialState.WAITING,)):
+            return "every point of the grid was proposed"
         return ""
 
     def hours(self) -> float:

@@ -16,7 +16,8 @@ with some row of every batch is left out.
 An epoch's batches are a function of (seed, epoch) alone, so a run that resumes finds the same ones. Batches are even:
 sizes differ by one at most, so no step trains on a tiny remainder. On W devices W consecutive batches make one step;
 they are cut from one batch of W x batch_size rows that keeps the promise as a whole, because the losses gather
-negatives over the devices, and they are all full: what fills no step is left for another epoch.
+negatives over the devices, and they are all full: what fills no step is left for another epoch, and a slot that no
+unseen row fits takes a row seen earlier.
 """
 
 from __future__ import annotations
@@ -62,7 +63,12 @@ def training_columns(pairs: Dataset) -> list[str]:
 
 
 def batch_sampler_for(
-    config: TrialConfig, data: TrialData, model: SentenceTransformer, cache: Path | None = None
+    config: TrialConfig,
+    data: TrialData,
+    model: SentenceTransformer,
+    cache: Path | None = None,
+    *,
+    start_epoch: int = 0,
 ) -> tuple[Dataset, SamplerFactory]:
     """The rows that a trial trains on and the `batch_sampler` argument for sentence-transformers' trainer.
 
@@ -72,6 +78,8 @@ def batch_sampler_for(
         model: the trial's model before its first step, which embeds as the base does; where config.refresh, it embeds
             the passages anew at each epoch after the first.
         cache: folder where trials of one base share its embeddings and mined negatives; none: nothing is kept.
+        start_epoch: the epoch that a resumed run goes on in. On one device the trainer tells the sampler itself; on
+            several, accelerate hides the sampler from it for the rest of that epoch.
 
     Returns:
         The training rows with `negative_1`, ... where they have negatives, and a function that makes the sampler from
@@ -95,7 +103,9 @@ def batch_sampler_for(
     def sampler(dataset: Dataset, **options: Any) -> ConceptBatchSampler:
         if len(dataset) != len(concepts):
             raise ValueError(f"the sampler was made for {len(concepts)} rows, got a data set of {len(dataset)}")
-        return ConceptBatchSampler(dataset, config, keys, concepts, anchors, embed, **options)
+        made = ConceptBatchSampler(dataset, config, keys, concepts, anchors, embed, **options)
+        made.set_epoch(start_epoch)
+        return made
 
     return pairs, sampler
 
@@ -167,20 +177,20 @@ class ConceptBatchSampler(DefaultBatchSampler):
             order = clustered_order(self._embed(epoch), self._keys, rows, max(self._sizes), rng)
         else:
             order = spread_order(self._keys, rows, rng)
-        batches = compose(order, self._sizes, self._keys, rng)
+        batches = compose(order, self._sizes, self._keys, rng, full=self.drop_last)
         if strategy == "mixed":
-            batches = self._half_shuffled(batches, rng)
+            batches = self._partly_shuffled(batches, rng)
         rng.shuffle(batches)
         return batches
 
-    def _half_shuffled(self, batches: list[list[int]], rng: np.random.Generator) -> list[list[int]]:
+    def _partly_shuffled(self, batches: list[list[int]], rng: np.random.Generator) -> list[list[int]]:
         """Keep mixed_share of the batches; compose the rows of the others anew in shuffled order."""
         rng.shuffle(batches)
         keep = round(self._config.mixed_share * len(batches))
         rest = batches[keep:]
         rows = np.array([row for batch in rest for row in batch], dtype=np.int64)
         order = spread_order(self._keys, rows, rng)
-        return batches[:keep] + compose(order, [len(batch) for batch in rest], self._keys, rng)
+        return batches[:keep] + compose(order, [len(batch) for batch in rest], self._keys, rng, full=self.drop_last)
 
 
 def _notebook_order(anchors: list[str], concepts: list[str]) -> list[int]:

@@ -23,6 +23,7 @@ from evaluation.retrieval import Scores
 MARKER = "rung.json"
 SCORES = "scores.npz"
 ADAPTER = "adapter_model.safetensors"  # PEFT's own file name: the folder loads with PeftModel.from_pretrained
+PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
 WEIGHTS = "model.safetensors"
 RESUME_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json")
 
@@ -67,8 +68,8 @@ def save_weights(model: SentenceTransformer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if _has_adapter(model):
         transformer = model.transformers_model
-        state = get_peft_model_state_dict(transformer, adapter_name="default")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER)
+        state = get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
+        save_file({PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER)
         transformer.peft_config["default"].save_pretrained(str(folder))
     else:
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
@@ -80,12 +81,14 @@ def load_weights(model: SentenceTransformer, folder: Path) -> None:
 
     Raises:
         FileNotFoundError: the folder holds no weights.
+        ValueError: the adapter is another model's.
     """
     if _has_adapter(model):
-        state = load_file(folder / ADAPTER)
+        state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / ADAPTER).items()}
         outcome = set_peft_model_state_dict(model.transformers_model, state, adapter_name="default")
-        if outcome.unexpected_keys:
-            raise ValueError(f"{folder}: unexpected adapter weights {outcome.unexpected_keys[:3]}")
+        missing = [name for name in outcome.missing_keys if "lora_" in name]
+        if outcome.unexpected_keys or missing:
+            raise ValueError(f"{folder}: not this model's adapter: {[*outcome.unexpected_keys, *missing][:3]}")
     else:
         model.load_state_dict(load_file(folder / WEIGHTS))
 

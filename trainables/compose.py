@@ -145,12 +145,20 @@ class _Batch:
         return _Batch(self._keys, [other for other in self.rows if other != row])
 
 
-def compose(order: IntArray, sizes: Sequence[int], keys: RowKeys, rng: np.random.Generator) -> list[list[int]]:
+def compose(
+    order: IntArray, sizes: Sequence[int], keys: RowKeys, rng: np.random.Generator, *, full: bool = False
+) -> list[list[int]]:
     """Batches of row numbers, neighbours in `order` together: a row that conflicts waits for the next batch.
 
     Rows that no later batch could take are exchanged with rows of earlier ones. While conflicts are over concepts
     alone, and no concept has more rows than there are batches, that always works: an earlier batch without the row's
     concept has a row whose concept the short batch lacks.
+
+    Args:
+        full: fill a batch that stays short with rows that other batches have too, so that each has its size.
+
+    Raises:
+        InputError: full, and no row fits a short batch.
     """
     rows = iter(order.tolist())
     waiting: dict[int, deque[int]] = {}  # by concept: if its first row does not fit, the others do not either
@@ -172,7 +180,20 @@ def compose(order: IntArray, sizes: Sequence[int], keys: RowKeys, rng: np.random
         batches.append(batch)
     left = [row for concept in waiting.values() for row in concept]
     _exchange(left, batches, sizes, rng)
-    return [batch.rows for batch in batches if batch.rows]
+    if full:
+        for batch, size in zip(batches, sizes, strict=True):
+            _fill(batch, size, rng.permutation(order).tolist() if len(batch.rows) < size else [])
+    return [batch.rows for batch in batches]
+
+
+def _fill(batch: _Batch, size: int, rows: Sequence[int]) -> None:
+    for row in rows:
+        if len(batch.rows) == size:
+            return
+        if batch.fits(row):
+            batch.add(row)
+    if len(batch.rows) < size:
+        raise InputError(f"batch_size: no {size} training rows are free of shared concepts and texts, take a smaller one")
 
 
 def _exchange(left: list[int], batches: list[_Batch], sizes: Sequence[int], rng: np.random.Generator) -> None:

@@ -19,6 +19,7 @@ from trainables.base_embeddings import base_key
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 
+LARGEST = 100  # passages of a concept that are asked for beyond the negatives, to be taken out again
 log = logging.getLogger(__name__)
 
 
@@ -67,9 +68,11 @@ def _mine(train: Dataset, model: SentenceTransformer, count: int, margin: float)
     for concept, positive in zip(concepts, positives, strict=True):
         passages_of.setdefault(concept, set()).add(positive)
     # The library knows an anchor's own positives, not its concept's: ask for more and take those out afterwards.
-    most = max(len(own) for own in passages_of.values())
+    most = min(LARGEST, max(len(own) for own in passages_of.values()))
     corpus = list(dict.fromkeys(positives))
-    asked = max(1, min(len(corpus) - 1, count + most))
+    if len(corpus) < 2:
+        return [[] for _ in anchors]
+    asked = min(len(corpus) - 1, count + most)
     training = model.training
     found = mine_hard_negatives(
         Dataset.from_dict({"anchor": anchors, "positive": positives}),

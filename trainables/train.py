@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, evaluate
@@ -106,7 +106,7 @@ def _fit(
         lr_scheduler_type=config.schedule,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        gradient_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing=config.gradient_checkpointing,
         bf16=precision.bf16,
         fp16=precision.fp16,
         use_cpu=place.type == "cpu",
@@ -125,6 +125,7 @@ def _fit(
         loss=make_loss(model, config),
         callbacks=[SanityGate(config, model, pairs[0]["anchor"]), _Rungs(config, steps, pairs_per_step, dev)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume)
 
 
