@@ -26,10 +26,11 @@ log = logging.getLogger(__name__)
 def with_own(train: Dataset, config: TrialConfig) -> Dataset:
     """Training rows with the data's own negatives as columns negative_1, ...; unchanged where it has none.
 
-    At most config.hard_negatives of each row are taken. A row with fewer takes passages of other concepts at random.
+    At most config.hard_negatives of each row are taken, and 1 for loss gist, which has room for no more. A row with fewer takes passages of other concepts at random.
     """
     negatives = list(train["negatives"])
-    most = min(config.hard_negatives, max((len(own) for own in negatives), default=0))
+    room = 1 if config.loss == "gist" else config.hard_negatives
+    most = min(room, max((len(own) for own in negatives), default=0))
     return _filled(train, negatives, most, config.seed) if most else train
 
 
