@@ -48,7 +48,8 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         click.echo(board.as_csv(rows), nl=False)
     else:
-        Console().print(board.as_table(rows, metric, title=str(run)))
+        console = Console()
+        console.print(board.as_table(rows, metric, title=str(run), width=console.width))
 
 
 @cli.command()

@@ -8,9 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from evaluation.errors import InputError
@@ -18,6 +20,10 @@ from evaluation.files import write_whole
 from search.study import best_rung
 
 LEADERBOARD = "leaderboard.json"
+USUAL = ("base", "targets", "r", "lr", "batches")  # fields that every table shows
+TOLD = ("method", "batch_size", "epochs", "loss", "max_length")
+HEADS = {"batch_size": "batch"}
+NARROW = 100  # terminal columns that the usual fields fill
 
 
 @dataclass(frozen=True)
@@ -121,20 +127,40 @@ def read_leaderboard(run: Path) -> tuple[str, list[Row]]:
     return document["metric"], [Row(**row) for row in document["rows"]]
 
 
-def as_table(rows: Sequence[Row], metric: str, title: str = "") -> Table:
-    """The rows for a terminal; columns in which all trials agree are named once, in the caption."""
-    varying = _varying(rows)
-    table = Table(title=title or None, caption=_shared(rows, varying), title_justify="left", caption_justify="left")
-    for name in ("#", "trial", *varying, "rung", f"dev {metric}", "state"):
-        table.add_column(name, justify="left" if name in (*varying, "state") else "right", no_wrap=name == "state")
+def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120) -> Table:
+    """The rows for a terminal of so many columns.
+
+    Fields in which all trials agree are named once, in the caption; fields that differ but are not among the usual
+    ones have columns where there is room.
+    """
+    differ = _differing(rows)
+    room = max(0, (width - NARROW) // 11)
+    fields = [*USUAL, *[name for name in differ if name not in USUAL][:room]]
+    caption = ", ".join(
+        f"{name} {shown(rows[0].config[name])}" for name in TOLD if rows and name not in (*differ, *USUAL) and name in rows[0].config
+    )
+    wide = width >= NARROW
+    table = Table(title=title or None, caption=caption or None, box=box.SIMPLE_HEAD if wide else None, pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
+    for name in ("#", "id"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in fields:
+        side: Literal["left", "right"] = "right" if name == "r" else "left"
+        table.add_column(HEADS.get(name, name), justify=side, max_width=19 if wide else 10, no_wrap=True)
+    for name in ("rung", metric):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", min_width=8)
     for row in rows:
+        score = "" if row.score is None else f"{row.score:.4f}"
+        if row.error is not None and wide:
+            score += f" ±{row.error:.3f}"
         table.add_row(
             str(row.rank or ""),
             str(row.trial),
-            *(shown(row.config.get(name)) for name in varying),
+            *(f"{row.config['lr']:.1e}" if name == "lr" else shown(row.config.get(name)) for name in fields),
             f"{row.rung}/{row.rungs}",
-            "" if row.score is None else f"{row.score:.4f}" + (f" ±{row.error:.3f}" if row.error is not None else ""),
-            state_text(row.state) + (f" {row.failure[:60]}" if row.failure else ""),
+            score,
+            state_text(row.state) + (f" {escape(row.failure[:60])}" if row.failure else ""),
             style="dim" if row.state in ("PRUNED", "FAIL") else "",
         )
     return table
@@ -164,16 +190,6 @@ def shown(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-ALWAYS = ("base", "targets", "r", "lr", "batches")
-
-
-def _varying(rows: Sequence[Row]) -> list[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row.config))
-    differ = [n for n in names if len({json.dumps(row.config.get(n)) for row in rows}) > 1]
-    return [*ALWAYS, *(n for n in differ if n not in ALWAYS)]
-
-
-def _shared(rows: Sequence[Row], varying: Sequence[str]) -> str:
-    told = ("method", "batch_size", "epochs", "loss", "max_length", "precision")
-    config = rows[0].config if rows else {}
-    return ", ".join(f"{n} {shown(config[n])}" for n in told if n in config and n not in varying and config[n] is not None)
+def _differing(rows: Sequence[Row]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row.config)
+    return [name for name in names if len({json.dumps(row.config.get(name)) for row in rows}) > 1]

@@ -71,7 +71,7 @@ def _search(spec: SearchSpec, run: Path, address: str | None, console: Console) 
             make_tuner(spec, run, study, [table], concurrent).fit()
         rows = leaderboard(study.trials, spec.metric, study.rungs)
         write_leaderboard(rows, spec.metric, run)
-        console.print(as_table(rows, spec.metric, title="Leaderboard"))
+        console.print(as_table(rows, spec.metric, title="Leaderboard", width=console.width))
         reason = study.exhausted()
         if any(row.state == "RUNNING" for row in rows) or not reason:
             console.print(f"[yellow]Stopped with {len(rows)} of {spec.budget.trials} trials proposed.[/] Go on with: embtune search ... --resume")
