@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, FIGURES
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModel, ModernBertConfig, PreTrainedModel
 
 from evaluation.errors import InputError
+from tests.conftest import ARCHITECTURES, FIGURES
 from trainables.adapters import lora_config, parse_targets, resolve_targets, trained_names
 from trainables.config import TrialConfig
 

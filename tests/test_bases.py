@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ARCHITECTURES, TinyBase
 from sentence_transformers import SentenceTransformer
 
 import trainables.hub as hub
 from evaluation.errors import InputError
+from tests.conftest import ARCHITECTURES, TinyBase
 from trainables.bases import DEFAULT_TASK, FAMILIES, find_family, resolve_base, usable_positions
 from trainables.config import TrialConfig
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, TinyBase
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModel
 
 from evaluation.errors import InputError
+from tests.conftest import ARCHITECTURES, TinyBase
 from trainables.adapters import lora_config
 from trainables.bases import ResolvedBase, resolve_base
 from trainables.config import TrialConfig

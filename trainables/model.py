@@ -11,8 +11,6 @@ import contextlib
 import copy
 import functools
 import hashlib
-import io
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,7 +33,6 @@ from trainables.bases import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
 
-_log = logging.getLogger(__name__)
 ADAPTER = "default"
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
 
@@ -178,7 +175,7 @@ def _read(
 ) -> SentenceTransformer:
     """Read a model's folder on the CPU: its own modules, or encoder + pooling + normalisation for a raw encoder."""
     model_kwargs = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True}
-    with _quiet():
+    with no_bars():
         if (folder / "modules.json").is_file():
             model = SentenceTransformer(
                 str(folder), device="cpu", model_kwargs=model_kwargs, trust_remote_code=trust_remote_code
@@ -206,7 +203,7 @@ def _save_aside(model: SentenceTransformer, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with _quiet():
+        with no_bars():
             model.save(str(aside), create_model_card=False)
         with contextlib.suppress(OSError):  # another worker's folder is there: it holds the same bytes
             aside.rename(folder)
@@ -228,13 +225,12 @@ def _map_pages(inner: PreTrainedModel, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and reports off the live table."""
+def no_bars() -> Iterator[None]:
+    """Keep transformers' loading and writing bars off the live table."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
+        yield
     finally:
         if bars:
             transformers_logging.enable_progress_bar()

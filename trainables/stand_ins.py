@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedToke
 from evaluation.errors import InputError
 from trainables.bases import resolve_base, usable_positions
 from trainables.config import TrialConfig
+from trainables.model import no_bars
 
 # <pad> has id 1, as in RoBERTa, whose positions start after it.
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -49,7 +50,8 @@ def make_stand_in(
         device="cpu",
     )
     model.max_seq_length = base.max_length
-    model.save(str(path), create_model_card=False)
+    with no_bars():
+        model.save(str(path), create_model_card=False)
     return path
 
 
@@ -69,9 +71,10 @@ def make_encoder(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModel.from_config(config, dtype=torch.float32)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return Transformer(str(path))
+    with no_bars():
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        return Transformer(str(path))
 
 
 def shrink(
