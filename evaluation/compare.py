@@ -124,8 +124,8 @@ def _interval(
 def _p_value(sums_G: NDArray[np.float64], resamples: int, seed: int) -> float:
     """Two-sided p of the summed differences under random signs of the groups."""
     moving_G = sums_G[sums_G != 0]  # a sign leaves 0 as it is, so these change nothing but the cost
-    if len(moving_G) == 0:
-        return 1.0
+    if len(moving_G) < 2:
+        return 1.0  # one group under either sign is as far from 0
 
     def total(sums: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
         return sums.sum(axis=axis)

@@ -36,9 +36,8 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     """Show a run's trials, best first."""
-    from rich.console import Console
-
     import search.leaderboard as board
+    from search.console import make_console
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
@@ -48,7 +47,7 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         click.echo(board.as_csv(rows), nl=False)
     else:
-        console = Console()
+        console = make_console()
         console.print(board.as_table(rows, metric, title=str(run), width=console.width))
 
 
@@ -62,6 +61,150 @@ def export(run: Path, dest: Path, trial: int | None) -> None:
 
     export_from_run(run, dest, trial)
     click.echo(f"{dest}: SentenceTransformer({str(dest)!r}) loads it")
+
+
+@cli.command()
+@click.argument("spec", type=FOLDER)
+@click.option("--base", help="base model in place of the spec's")
+@click.option("--json", "as_json", is_flag=True, help="the plan as JSON")
+def plan(spec: Path, base: str | None, as_json: bool) -> None:
+    """Show what a search would do: data, space, parameters, memory. No weights, no training."""
+    from search.console import make_console
+    from search.plan import plan as show_plan
+
+    show_plan(spec, base=base, as_json=as_json, console=make_console())
+
+
+@cli.command()
+@click.option("--task", "tasks", multiple=True, help="BEIR folder or .jsonl file of pairs; may be repeated")
+@click.option("--mteb", multiple=True, help="an MTEB retrieval task by name; may be repeated; needs the extra [mteb]")
+@click.option("--model", "models", multiple=True, required=True, help="hub id, model folder or run; may be repeated")
+@click.option("--split", help="of the tasks; without it test where there is one, else dev, else train")
+@click.option("--metric", default="ndcg@10", show_default=True, help="what rows are sorted by and compared on")
+@click.option("--details", is_flag=True, help="also cosine protocols, shorter embeddings and encoding speed")
+@click.option("--output", type=FOLDER, help="folder for the table as JSON, CSV and Markdown")
+@click.option("--json", "as_json", is_flag=True, help="the table as JSON")
+@click.option("--csv", "as_csv", is_flag=True, help="the table as CSV")
+@click.option("--markdown", "as_markdown", is_flag=True, help="the table as Markdown")
+def benchmark(
+    tasks: tuple[str, ...],
+    mteb: tuple[str, ...],
+    models: tuple[str, ...],
+    split: str | None,
+    metric: str,
+    details: bool,
+    output: Path | None,
+    as_json: bool,
+    as_csv: bool,
+    as_markdown: bool,
+) -> None:
+    """Compare models side by side on the same tasks, each fine-tuned one with its base."""
+    from evaluation.benchmark import run_benchmark
+    from search.console import make_console
+    from trainables.merge import base_model
+
+    if as_json + as_csv + as_markdown > 1:
+        raise click.UsageError("--json, --csv and --markdown: expected one of them")
+    console = make_console()
+    plain = as_json or as_csv or as_markdown
+    table = run_benchmark(
+        tasks,
+        models,
+        mteb=mteb,
+        split=split,
+        metric=metric,
+        details=details,
+        output=output,
+        load=base_model,
+        progress=not plain and console.is_terminal,
+    )
+    if plain:
+        click.echo(table.json() if as_json else table.csv() if as_csv else table.markdown())
+        return
+    console.print(table.rich())
+    for note in table.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+@cli.group()
+def data() -> None:
+    """Look at data before a search."""
+
+
+@data.command()
+@click.argument("file", type=FOLDER)
+@click.argument("spec", type=FOLDER, required=False)
+@click.option("--json", "as_json", is_flag=True, help="the report as JSON")
+def check(file: Path, spec: Path | None, as_json: bool) -> None:
+    """Show what is wrong with the data, row by row. Exit code 1 when it cannot be used."""
+    from search.console import make_console
+    from search.spec import load_spec
+    from trainables.check import check_file
+    from trainables.check_view import print_report
+
+    if not file.exists():
+        from evaluation.errors import InputError
+
+        raise InputError(f"{file}: no such file; expected .jsonl, .json, .csv, .tsv, .parquet or a folder")
+    config, seed = None, 42
+    if spec is not None:
+        loaded = load_spec(spec)
+        config, seed = loaded.data, loaded.seed
+    report = check_file(file.resolve(), config, seed=seed)
+    if as_json:
+        click.echo(report.model_dump_json(indent=1))
+    else:
+        print_report(report, make_console())
+    sys.exit(0 if report.unusable is None else 1)
+
+
+ADDRESS = click.option("--address", required=True, help="the cluster's dashboard, such as http://HEAD:8265")
+
+
+@cli.command()
+@click.argument("spec", type=FOLDER)
+@ADDRESS
+@click.option("--runs", type=FOLDER, default=Path("/mnt/runs"), show_default=True, help="folder that all nodes see")
+def submit(spec: Path, address: str, runs: Path) -> None:
+    """Run a search as a job of a Ray cluster; the spec's folder goes along."""
+    from search.cluster import submit as submit_job
+
+    job = submit_job(spec, address, runs)
+    click.echo(f"{job}\n  embtune status {job} --address {address}\n  embtune logs {job} --address {address}")
+
+
+@cli.command()
+@click.argument("job")
+@ADDRESS
+def status(job: str, address: str) -> None:
+    """Say how a submitted search stands."""
+    from search.cluster import details
+
+    found = details(address, job)
+    click.echo(f"{found.status}: {found.message}" if found.message else str(found.status))
+
+
+@cli.command()
+@click.argument("job")
+@ADDRESS
+def logs(job: str, address: str) -> None:
+    """Print what a submitted search has printed so far."""
+    from search.cluster import client, details
+
+    details(address, job)
+    click.echo(client(address).get_job_logs(job), nl=False)
+
+
+@cli.command()
+@click.argument("job")
+@ADDRESS
+def stop(job: str, address: str) -> None:
+    """Stop a submitted search; submitting it again goes on with it."""
+    from search.cluster import client, details
+
+    details(address, job)
+    stopping = client(address).stop_job(job)
+    click.echo("stopping" if stopping else "it had ended already")
 
 
 def main() -> None:

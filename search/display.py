@@ -42,7 +42,9 @@ class LiveTable(tune.Callback):
             ended = sum(row.state != "RUNNING" for row in rows)
             budget = self._study.spec.budget.trials
             line = Text(f"{ended} of {budget} trials ended, {self._study.hours() * 60:.1f} min of search", style="dim")
-            self._live.update(Group(as_table(rows, self._study.spec.metric, width=self._console.width), line), refresh=True)
+            self._live.update(
+                Group(as_table(rows, self._study.spec.metric, width=self._console.width), line), refresh=True
+            )
         else:
             for row in sorted(rows, key=lambda r: r.trial):
                 if (row.trial, row.rung, row.state) not in self._told and row.score is not None:

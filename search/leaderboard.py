@@ -137,7 +137,9 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
     room = max(0, (width - NARROW) // 11)
     fields = [*USUAL, *[name for name in differ if name not in USUAL][:room]]
     caption = ", ".join(
-        f"{name} {shown(rows[0].config[name])}" for name in TOLD if rows and name not in (*differ, *USUAL) and name in rows[0].config
+        f"{name} {shown(rows[0].config[name])}"
+        for name in TOLD
+        if rows and name not in (*differ, *USUAL) and name in rows[0].config
     )
     wide = width >= NARROW
     table = Table(title=title or None, caption=caption or None, box=box.SIMPLE_HEAD if wide else None, pad_edge=False)
@@ -168,7 +170,10 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
 
 def as_csv(rows: Sequence[Row]) -> str:
     """One line a trial, the configuration's fields as columns of their own."""
-    flat = [{**{k: v for k, v in asdict(r).items() if k not in ("config", "metrics")}, **r.config, **r.metrics} for r in rows]
+    flat = [
+        {**{k: v for k, v in asdict(r).items() if k not in ("config", "metrics")}, **r.config, **r.metrics}
+        for r in rows
+    ]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in flat for name in row)))
     writer.writeheader()

@@ -149,9 +149,15 @@ def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:
         "Trained with " + ", ".join(f"{key} {value}" for key, value in told.items()) + ".",
     ]
     if benchmark:
-        lines += ["", "| test part | queries | metric | base | this model | difference (95 % interval) |", "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            "| test part | queries | metric | base | this model | difference (95 % interval) |",
+            "|---|---|---|---|---|---|",
+        ]
         for protocol, part in benchmark["protocols"].items():
             for metric, c in part["comparisons"].items():
                 gain = f"{c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})"
-                lines.append(f"| {protocol} | {c['queries']} | {metric} | {c['base']:.4f} | {c['other']:.4f} | {gain} |")
+                lines.append(
+                    f"| {protocol} | {c['queries']} | {metric} | {c['base']:.4f} | {c['other']:.4f} | {gain} |"
+                )
     return "\n".join(lines) + "\n"

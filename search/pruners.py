@@ -23,6 +23,8 @@ def make_pruner(spec: PrunerSpec, rungs: int) -> optuna.pruners.BasePruner:
         case "percentile":
             return optuna.pruners.PercentilePruner(spec.percentile, n_startup_trials=spec.startup)
         case "patient":
-            return optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(n_startup_trials=spec.startup), spec.patience)
+            return optuna.pruners.PatientPruner(
+                optuna.pruners.MedianPruner(n_startup_trials=spec.startup), spec.patience
+            )
         case "none":
             return optuna.pruners.NopPruner()

@@ -13,7 +13,17 @@ from evaluation.files import write_whole
 from search.spec import SearchSpec
 
 SPEC = "spec.json"
-PACKAGES = ("embtune", "ray", "optuna", "torch", "transformers", "sentence-transformers", "peft", "datasets", "faiss-cpu")
+PACKAGES = (
+    "embtune",
+    "ray",
+    "optuna",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "peft",
+    "datasets",
+    "faiss-cpu",
+)
 
 
 def write_spec(spec: SearchSpec, run: Path, data_hash: str) -> None:
@@ -36,7 +46,5 @@ def read_record(run: Path) -> dict[str, Any]:
 def git_commit() -> str | None:
     """The commit of the embtune that runs, where it runs from a git checkout."""
     here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from evaluation.errors import InputError
+from search.console import make_console
 from search.leaderboard import Row, as_table, leaderboard, write_leaderboard
 from search.promote import BENCHMARK, BEST, promote
 from search.record import SPEC, read_record, write_spec
@@ -35,7 +36,7 @@ def run_search(
     Raises:
         InputError: the spec, the data or the request for resources is wrong, or the run's folder is in use.
     """
-    console = console or Console()
+    console = console or make_console()
     spec = load_spec(path, base)
     run = (runs / spec.name).resolve()
     runs.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,9 @@ def _search(spec: SearchSpec, run: Path, address: str | None, console: Console) 
 
     with console.status("Reading and splitting the data"):
         report = prepare(spec.data, spec.folder, spec.seed, run / "data")
-    parts = ", ".join(f"{part} {report.kept[part]:,} rows of {report.concepts[part]:,} concepts" for part in report.kept)
+    parts = ", ".join(
+        f"{part} {report.kept[part]:,} rows of {report.concepts[part]:,} concepts" for part in report.kept
+    )
     console.print(f"data: {parts}", highlight=False)
     for finding in report.findings:
         console.print(f"  [yellow]{finding.count:,}[/] {escape(finding.what)} [dim]({escape(finding.action)})[/]")
@@ -74,7 +77,9 @@ def _search(spec: SearchSpec, run: Path, address: str | None, console: Console) 
         console.print(as_table(rows, spec.metric, title="Leaderboard", width=console.width))
         reason = study.exhausted()
         if any(row.state == "RUNNING" for row in rows) or not reason:
-            console.print(f"[yellow]Stopped with {len(rows)} of {spec.budget.trials} trials proposed.[/] Go on with: embtune search ... --resume")
+            console.print(
+                f"[yellow]Stopped with {len(rows)} of {spec.budget.trials} trials proposed.[/] Go on with: embtune search ... --resume"
+            )
             return 1
         console.print(f"The search ended: {reason}. {savings(rows)}", highlight=False)
         finished = [row for row in rows if row.state == "COMPLETE"]
@@ -83,7 +88,11 @@ def _search(spec: SearchSpec, run: Path, address: str | None, console: Console) 
             console.print("[red]No trial finished.[/] " + (f"Trial {failed.trial}: {failed.failure}" if failed else ""))
             return 1
         with console.status(f"Merging trial {finished[0].trial}, checking and benchmarking it on the test part"):
-            benchmark = promote(run, spec, finished[0])
+            try:
+                benchmark = promote(run, spec, finished[0])
+            except ray.exceptions.RayTaskError as error:
+                console.print(f"[red]Trial {finished[0].trial} could not be exported:[/] {escape(str(error.cause))}")
+                return 1
         print_benchmark(benchmark, console)
         print_how_to_load(run, console)
         return 0
@@ -101,7 +110,9 @@ def _locked(run: Path) -> filelock.BaseFileLock:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise InputError(f"{run}: another `embtune search` is at work in this folder; expected it to end first") from None
+        raise InputError(
+            f"{run}: another `embtune search` is at work in this folder; expected it to end first"
+        ) from None
     return lock
 
 
@@ -114,9 +125,13 @@ def _make_room(run: Path, spec: SearchSpec, resume: bool, console: Console) -> N
         else:
             console.print(f"{run} holds no search yet: starting one", highlight=False)
     elif (run / JOURNAL).exists() and not (run / BENCHMARK).exists():
-        raise InputError(f"{run}: holds a search that has not ended; expected --resume to go on with it, or another name")
+        raise InputError(
+            f"{run}: holds a search that has not ended; expected --resume to go on with it, or another name"
+        )
     elif run.exists():
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((run / SPEC).stat().st_mtime if (run / SPEC).exists() else None))
+        stamp = time.strftime(
+            "%Y%m%d-%H%M%S", time.localtime((run / SPEC).stat().st_mtime if (run / SPEC).exists() else None)
+        )
         aside = run.with_name(f"{run.name}-{stamp}")
         run.rename(aside)
         console.print(f"The earlier run was kept: {aside}", highlight=False)
@@ -136,7 +151,9 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
     for key in now:
         if key not in FREE_TO_CHANGE and now[key] != stored.get(key):
             where, before, after = _first_difference(stored.get(key), now[key], key)
-            raise InputError(f"{run}: {where} was {before!r} and is now {after!r}; expected the same spec, or another name")
+            raise InputError(
+                f"{run}: {where} was {before!r} and is now {after!r}; expected the same spec, or another name"
+            )
 
 
 def _first_difference(before: Any, after: Any, where: str) -> tuple[str, Any, Any]:
@@ -154,7 +171,9 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, dashboard: str | Non
         f"pruner {spec.pruner.name}; searched: {searched}",
         highlight=False,
     )
-    console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), highlight=False, style="dim")
+    console.print(
+        f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), highlight=False, style="dim"
+    )
 
 
 def savings(rows: Sequence[Row]) -> str:

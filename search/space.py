@@ -39,7 +39,9 @@ UNSEARCHED = {
 ADAPTER_FIELDS = ("targets", "last_n", "r", "alpha", RATIO, "dropout", "rslora", "dora")
 IMPLIED: dict[str, dict[str, tuple[Any, ...]]] = {
     **{name: {"method": ("lora",)} for name in ADAPTER_FIELDS},
-    **{name: {"method": ("lora", "full")} for name in ("lr", "batch_size", "batches", "loss", "epochs", "weight_decay")},
+    **{
+        name: {"method": ("lora", "full")} for name in ("lr", "batch_size", "batches", "loss", "epochs", "weight_decay")
+    },
     "temperature": {"method": ("lora", "full")},
     "warmup": {"method": ("lora", "full")},
     "mixed_share": {"batches": ("mixed",)},
@@ -138,7 +140,9 @@ class Space:
                     continue
                 domains = by_name.get(name, [Dimension(name, values=(_default(name),))])
                 if not any(domain.contains(value) for domain in domains for value in allowed):
-                    raise InputError(f"space.{dimension.name}.when.{name}: no trial has {' or '.join(map(str, allowed))}")
+                    raise InputError(
+                        f"space.{dimension.name}.when.{name}: no trial has {' or '.join(map(str, allowed))}"
+                    )
         return cls(tuple(_ordered(by_name)), seed)
 
     def sample(self, trial: optuna.Trial) -> TrialConfig:
@@ -161,6 +165,10 @@ class Space:
             if config not in seen:
                 seen.add(config)
                 yield config
+
+    def at(self, start: Mapping[str, Any]) -> TrialConfig:
+        """The configuration of a starting point; what it leaves open is at its first value."""
+        return self._assemble(lambda dimension: start.get(dimension.name, dimension.corners()[0]))
 
     def point(self, start: Mapping[str, Any], where: str) -> dict[str, Any]:
         """A starting point in the study's terms.

@@ -58,6 +58,7 @@ class ResourcesSpec(Section):
 
     cpus: int = Field(1, ge=1, description="CPU cores of a trial, and its torch threads")
     gpus: float = Field(0, ge=0, description="GPUs of a trial; a fraction lets several trials share one")
+    memory_gb: float | None = Field(None, gt=0, description="memory of a trial's device, in GiB, for the plan")
     concurrent: int = Field(0, ge=0, description="trials at once; 0: as many as fit the cluster")
     retries: int = Field(2, ge=0, description="restarts of a trial whose worker died, from its last rung")
 
@@ -89,7 +90,9 @@ class SearchSpec(Section):
     @classmethod
     def _metric_exists(cls, metric: str) -> str:
         if not METRIC.fullmatch(metric):
-            raise ValueError("no such metric; expected recall, precision, success, mrr, ndcg or map with @k, as in ndcg@10")
+            raise ValueError(
+                "no such metric; expected recall, precision, success, mrr, ndcg or map with @k, as in ndcg@10"
+            )
         return metric
 
     @property
@@ -152,7 +155,9 @@ def _read(path: Path) -> dict[str, Any]:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: not YAML: {error.problem}") from None
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not {'JSON' if path.suffix == '.json' else 'YAML'}: {error}".replace("\n", " ")) from None
+        raise InputError(
+            f"{path}: not {'JSON' if path.suffix == '.json' else 'YAML'}: {error}".replace("\n", " ")
+        ) from None
     if not isinstance(raw, Mapping):
         raise InputError(f"{path}: expected keys such as data and space, got {type(raw).__name__}")
     return dict(raw)

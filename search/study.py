@@ -106,7 +106,9 @@ class Study:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
             document = config.model_dump(mode="json")
-            twin = next((t for t in self.trials if t.user_attrs.get("config") == document and t.state.is_finished()), None)
+            twin = next(
+                (t for t in self.trials if t.user_attrs.get("config") == document and t.state.is_finished()), None
+            )
             if twin is not None and twin.state != TrialState.FAIL:
                 self._repeat(trial, twin)
                 continue

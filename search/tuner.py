@@ -22,6 +22,7 @@ THREAD_TIMEOUT_S = "600"
 
 def connect(address: str | None) -> None:
     """Start Ray here, or join the cluster at `address` ("auto", or HOST:PORT of its head)."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own boxes, which verbose=0 does not silence
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     ray.init(
@@ -54,7 +55,9 @@ def concurrency(spec: SearchSpec) -> int:
     return max(1, min(spec.resources.concurrent or fit, fit, spec.budget.trials))
 
 
-def make_tuner(spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.Callback], concurrent: int) -> tune.Tuner:
+def make_tuner(
+    spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.Callback], concurrent: int
+) -> tune.Tuner:
     """A Tuner for the trials that the study still has to run."""
     searcher, stopper = bridge(study)
     trainable = partial(run_trial, run=str(run), metric=spec.metric, threads=spec.resources.cpus)

@@ -122,3 +122,10 @@ def test_bad_input() -> None:
     alone = scores(np.zeros(4), ["a"] * 4)
     with pytest.raises(InputError, match="expected at least two concepts"):
         compare(alone, alone, "ndcg@10")
+
+
+def test_a_difference_in_one_group_alone_says_nothing() -> None:
+    ids, groups = ("a", "b", "c"), ("1", "2", "3")
+    base = Scores(ids, groups, {"mrr@10": np.array([0.5, 0.5, 0.5])})
+    other = Scores(ids, groups, {"mrr@10": np.array([1.0, 0.5, 0.5])})
+    assert compare(base, other, "mrr@10").p_value == 1.0

@@ -10,7 +10,12 @@ import pytest
 from evaluation.errors import InputError
 from search.space import Space
 
-BASIC: dict[str, Any] = {"base": "a/b", "targets": ["qv", "qkv"], "r": [8, 16], "lr": {"low": 1e-5, "high": 1e-3, "log": True}}
+BASIC: dict[str, Any] = {
+    "base": "a/b",
+    "targets": ["qv", "qkv"],
+    "r": [8, 16],
+    "lr": {"low": 1e-5, "high": 1e-3, "log": True},
+}
 
 
 def sample(space: Space, n: int = 60) -> list[Any]:

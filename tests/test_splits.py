@@ -93,7 +93,6 @@ def test_adding_rows_moves_no_test_row_into_training(
     held = [rows[line - 1] for line, part in zip(before.line_N, before.parts_N, strict=True) if part == TEST]
     grown = rows[:at] + more + rows[at:]
     after = surveyed(grown, folder)
-    trained = [grown[line - 1] for line, part in zip(after.line_N, after.parts_N, strict=True) if part != TEST]
     trained = [grown[line - 1] for line, part in zip(after.line_N, after.parts_N, strict=True) if part in (TRAIN, DEV)]
     for name in ("concept", "anchor", "positive") if concepts else ("anchor", "positive"):
         assert {row[name] for row in held}.isdisjoint(row[name] for row in trained)

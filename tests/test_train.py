@@ -34,7 +34,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrialData:
 def config(tiny_base: TinyBase) -> TrialConfig:
     base = str(tiny_base("xlm-roberta"))
     return TrialConfig(
-        base=base, max_length=24, targets="qv", r=4, alpha=8, dropout=0.1, lr=5e-3, batch_size=16, rungs=3, precision="fp32"
+        base=base,
+        max_length=24,
+        targets="qv",
+        r=4,
+        alpha=8,
+        dropout=0.1,
+        lr=5e-3,
+        batch_size=16,
+        rungs=3,
+        precision="fp32",
     )
 
 
@@ -136,13 +145,13 @@ def test_merged_equals_trained_and_differs_from_the_base(
     # An independent reading of the saved adapter: PEFT around the base's encoder as transformers loads it.
     plain = SentenceTransformer(trial.base, device="cpu")
     peft = PeftModel.from_pretrained(plain.transformers_model, str(folder)).merge_and_unload()
-    for (name, ours), theirs in zip(
-        merged.transformers_model.named_parameters(), peft.parameters(), strict=True
-    ):
+    for (name, ours), theirs in zip(merged.transformers_model.named_parameters(), peft.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_export_is_checked_in_a_fresh_process_and_complete(config: TrialConfig, data: TrialData, tmp_path: Path) -> None:
+def test_export_is_checked_in_a_fresh_process_and_complete(
+    config: TrialConfig, data: TrialData, tmp_path: Path
+) -> None:
     best = train(config, data, lambda rung: None, folder=tmp_path / "trial")
     texts = list(data.dev.queries.values())
     dest = tmp_path / "best"

@@ -69,7 +69,9 @@ def save_weights(model: SentenceTransformer, folder: Path) -> None:
     if _has_adapter(model):
         transformer = model.transformers_model
         state = get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
-        save_file({PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER)
+        save_file(
+            {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER
+        )
         transformer.peft_config["default"].save_pretrained(str(folder))
     else:
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

@@ -21,6 +21,11 @@ def trained_model(config: TrialConfig, checkpoint: Path, device: str | None = No
     return model.eval()
 
 
+def base_model(base: str) -> SentenceTransformer:
+    """A base, a hub id or a folder, with its family's prompts and pooling, in float32."""
+    return build_model(TrialConfig(base=base, method="none"), dtype=torch.float32).eval()
+
+
 def merged_model(config: TrialConfig, checkpoint: Path, device: str | None = None) -> SentenceTransformer:
     """The same model with its adapter merged into a private copy of the base's weights, in float32.
 

@@ -1,0 +1,5 @@
+"""`python -m search` is `embtune`."""
+
+from search.cli import main
+
+main()

@@ -1,0 +1,16 @@
+"""The console that commands print to."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+
+WITHOUT_TERMINAL = 140  # columns of a log file: rich would take 80 and cut the tables
+
+
+def make_console() -> Console:
+    """As wide as the terminal; where there is none, wide enough for every table."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=WITHOUT_TERMINAL if piped else None)

@@ -1,0 +1,93 @@
+"""`embtune plan`: what a search would do, without weights and without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evaluation.errors import InputError
+from search.spec import SearchSpec, load_spec
+from trainables.check import DataReport
+from trainables.plan import PlanRow, plan_notes, plan_rows, plan_table
+
+MEMORY_UNIT = 2**30
+
+
+def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> None:
+    """Print the data report, the space, sizes and memory of its configurations, and the starting points.
+
+    The data may be missing: the plan then says so and leaves out what depends on it.
+
+    Raises:
+        InputError: the spec is wrong, or a base cannot be resolved.
+    """
+    spec = load_spec(path, base)
+    space = spec.parsed_space()
+    report, missing = _data(spec)
+    pairs = report.kept["train"] if report is not None else None
+    kind = "cuda" if spec.resources.gpus else "cpu"
+    memory = None if spec.resources.memory_gb is None else round(spec.resources.memory_gb * MEMORY_UNIT)
+    rows = plan_rows(space.configs(), pairs, kind, memory)
+    starts = [_start(spec, start, rows) for start in spec.start]
+    if as_json:
+        document = {
+            "name": spec.name,
+            "data": None if report is None else report.model_dump(mode="json"),
+            "data_missing": missing,
+            "space": {dimension.key: str(dimension) for dimension in space.dimensions},
+            "searched": [dimension.key for dimension in space.searched],
+            "configurations": [row.as_dict() for row in rows],
+            "start": starts,
+            "notes": plan_notes(rows),
+        }
+        print(json.dumps(document, indent=1, ensure_ascii=False))
+        return
+    if report is None:
+        console.print(f"[yellow]data[/]: {escape(missing)}; steps are unknown", highlight=False)
+    else:
+        from trainables.check_view import print_report
+
+        print_report(report, console)
+    table = Table("field", "searched", title="Search space", title_justify="left")
+    for dimension in space.dimensions:
+        table.add_row(dimension.key, escape(str(dimension)), style="" if not dimension.constant else "dim")
+    console.print(table)
+    console.print(plan_table(rows, title="Configurations that differ in size"))
+    if starts:
+        console.print(_start_table(starts))
+    for note in plan_notes(rows):
+        console.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
+    budget = spec.budget
+    console.print(f"{budget.trials} trials, sampler {spec.sampler.name}, pruner {spec.pruner.name}", highlight=False)
+
+
+def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
+    """The data report, or why there is none."""
+    from trainables.check import check
+
+    try:
+        report = check(spec.data, spec.folder, spec.seed)[1]
+    except InputError as error:
+        return None, str(error)
+    return (report, "") if report.unusable is None else (None, report.unusable)
+
+
+def _start(spec: SearchSpec, start: Mapping[str, Any], rows: list[PlanRow]) -> dict[str, Any]:
+    """A starting point with its size: the row of the plan that it is a case of."""
+    config = spec.parsed_space().at(start)
+    (row,) = plan_rows([config], None, "cpu", None) if rows else ()
+    return {**start, "trainable": row.trainable, "total": row.total}
+
+
+def _start_table(starts: list[dict[str, Any]]) -> Table:
+    names = list(dict.fromkeys(name for start in starts for name in start))
+    table = Table(*names, title="Starting points, tried first", title_justify="left")
+    for start in starts:
+        table.add_row(*(f"{start[n]:,}" if n in ("trainable", "total") else str(start.get(n, "")) for n in names))
+    return table

@@ -1,0 +1,209 @@
+"""The whole path through the command line: real Ray, real Optuna, tiny real models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from sentence_transformers import SentenceTransformer
+
+from search.leaderboard import read_leaderboard
+from tests.conftest import TinyBase
+from tests.toy import write_spec
+
+EMBTUNE = [sys.executable, "-m", "search"]
+
+
+def embtune(*arguments: str | Path, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*EMBTUNE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def journal(run: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
+    return optuna.load_study(study_name=None, storage=storage)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A search that has run to its end."""
+
+    folder: Path
+    run: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("search")
+    spec = write_spec(folder, tiny_base("xlm-roberta"), start=[{"r": 4, "targets": "qv", "lr": 5e-3}])
+    finished = embtune("search", spec, cwd=folder)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return Done(folder, folder / "runs" / "toy", finished.stdout)
+
+
+def test_the_run_folder_is_complete(done: Done) -> None:
+    for name in ("spec.json", "study.journal", "leaderboard.json", "benchmark.json", "best/modules.json"):
+        assert (done.run / name).exists(), name
+    for part in ("train.jsonl", "dev.jsonl", "test.jsonl", "report.json"):
+        assert (done.run / "data" / part).stat().st_size
+    record = json.loads((done.run / "spec.json").read_text())
+    assert record["record"]["versions"]["ray"]
+    assert record["pruner"]["name"] == "halving"  # a default, written out
+
+
+def test_no_concept_stands_in_two_parts(done: Done) -> None:
+    concepts = {
+        part: {json.loads(line)["concept"] for line in (done.run / "data" / f"{part}.jsonl").read_text().splitlines()}
+        for part in ("train", "dev", "test")
+    }
+    assert not concepts["train"] & concepts["dev"]
+    assert not concepts["train"] & concepts["test"]
+    assert not concepts["dev"] & concepts["test"]
+
+
+def test_the_study_and_the_leaderboard_agree(done: Done) -> None:
+    study = journal(done.run)
+    metric, rows = read_leaderboard(done.run)
+    assert metric == "ndcg@10"
+    assert sorted(row.trial for row in rows) == [t.number for t in study.trials]
+    for row in rows:
+        trial = study.trials[row.trial]
+        assert row.state == trial.state.name
+        assert row.score == max(trial.intermediate_values.values())
+    assert rows[0].config["base"]
+    assert study.trials[0].params["lr"] == 5e-3  # the starting point, first
+
+
+def test_a_bad_trial_was_pruned_in_the_study_and_stopped_for_real(done: Done) -> None:
+    pruned = [t for t in journal(done.run).trials if t.state == TrialState.PRUNED]
+    assert pruned
+    for trial in pruned:
+        assert 1 <= len(trial.intermediate_values) < 3
+        markers = list((done.run / "tune" / f"trial_{trial.number:04d}").glob("checkpoint-*/rung.json"))
+        assert len(markers) == len(trial.intermediate_values)
+    assert "The pruner stopped" in done.output
+
+
+def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
+    model = SentenceTransformer(str(done.run / "best"))
+    assert model.encode_query("DGFiP").shape == (32,)
+    benchmark = json.loads((done.run / "benchmark.json").read_text())
+    assert set(benchmark["protocols"]) == {"concept", "definition"}
+    comparison = benchmark["protocols"]["concept"]["comparisons"]["ndcg@10"]
+    assert comparison["low"] <= comparison["difference"] <= comparison["high"]
+    assert benchmark["best"]["reload_cosine"] >= 0.9999
+    assert "SentenceTransformer(" in done.output
+
+
+def test_the_leaderboard_command_prints_json_and_csv(done: Done) -> None:
+    shown = embtune("leaderboard", done.run, "--json", cwd=done.folder)
+    assert json.loads(shown.stdout)["rows"][0]["rank"] == 1
+    as_csv = embtune("leaderboard", done.run, "--csv", cwd=done.folder).stdout.splitlines()
+    assert len(as_csv) == 1 + len(read_leaderboard(done.run)[1])
+    assert "ndcg@10" in as_csv[0]
+
+
+def test_export_writes_the_best_and_a_chosen_trial(done: Done, tmp_path: Path) -> None:
+    assert embtune("export", done.run, tmp_path / "a", cwd=done.folder).returncode == 0
+    assert SentenceTransformer(str(tmp_path / "a")).encode_query("DGFiP").shape == (32,)
+    other = read_leaderboard(done.run)[1][1].trial
+    exported = embtune("export", done.run, tmp_path / "b", "--trial", str(other), cwd=done.folder)
+    assert exported.returncode == 0, exported.stderr
+    assert json.loads((tmp_path / "b" / "embtune.json").read_text())["trial"] == other
+    again = embtune("export", done.run, tmp_path / "a", cwd=done.folder)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "exists already" in again.stderr
+
+
+def test_a_search_that_is_over_resumes_to_more_trials_and_refuses_another_space(done: Done) -> None:
+    spec = done.folder / "toy.yaml"
+    before = {t.number: t.intermediate_values for t in journal(done.run).trials}
+    other = spec.read_text().replace("batch_size: 16", "batch_size: 8")
+    (done.folder / "other.yaml").write_text(other)
+    refused = embtune("search", "other.yaml", "--resume", cwd=done.folder)
+    assert refused.returncode == 2
+    assert "space.batch_size was 16 and is now 8" in refused.stderr
+    spec.write_text(spec.read_text().replace("trials: 5", "trials: 6"))
+    more = embtune("search", spec, "--resume", cwd=done.folder)
+    assert more.returncode == 0, more.stdout + more.stderr
+    after = {t.number: t.intermediate_values for t in journal(done.run).trials}
+    assert len(after) == 6
+    assert {number: after[number] for number in before} == before
+
+
+def test_a_killed_search_goes_on_and_every_trial_is_there_once(tiny_base: TinyBase, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 3}, pruner={"name": "none"})
+    run = tmp_path / "runs" / "toy"
+    process = subprocess.Popen(
+        [*EMBTUNE, "search", str(spec)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("tune/trial_0001/checkpoint-*/rung.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = journal(run)
+    assert any(t.state == TrialState.RUNNING for t in killed.trials)
+    refused = embtune("search", spec, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    resumed = embtune("search", spec, "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    study = journal(run)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 3
+    for before, after in zip(killed.trials, study.trials, strict=False):
+        assert before.params == after.params
+        assert before.intermediate_values.items() <= after.intermediate_values.items()
+    again = embtune("search", spec, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "The earlier run was kept" in again.stdout
+    assert len(list((tmp_path / "runs").glob("toy-*/study.journal"))) == 1
+
+
+def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    spec = write_spec(tmp_path, tiny_base("bert"))
+    (tmp_path / "runs").mkdir()
+    with FileLock(tmp_path / "runs" / ".toy.lock"):
+        refused = embtune("search", spec, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "another `embtune search` is at work" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler": {"nome": "tpe"}}, "sampler.nome: unknown key"),
+        ({"data": {"source": "none.jsonl"}}, "none.jsonl"),
+        ({"data": {"columns": {"anchor": "question"}}}, "question"),
+        ({"metric": "accuracy"}, "metric: no such metric"),
+        ({"space": {"r": []}}, "space.r: an empty list"),
+        ({"space": {"base": "/no/such/folder"}}, "/no/such/folder"),
+        ({"space": {"targets": "xyz"}}, "xyz"),
+        ({"resources": {"gpus": 1}}, "1 GPUs"),
+        ({"resources": {"cpus": 4096}}, "4096 CPUs"),
+    ],
+)
+def test_a_wrong_search_is_one_line_and_exit_code_2(
+    tiny_base: TinyBase, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    spec = write_spec(tmp_path, tiny_base("bert"), **change)
+    refused = embtune("search", spec, cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not list((tmp_path / "runs").glob("*/best"))
