@@ -33,7 +33,7 @@ def draw(rng: np.random.Generator, concepts: int) -> tuple[Scores, Scores]:
     return scores(base, groups), scores(other, groups)
 
 
-@pytest.mark.parametrize("concepts", [20, 60])
+@pytest.mark.parametrize("concepts", [30])
 def test_interval_covers_the_truth_in_93_to_97_percent(concepts: int) -> None:
     rng = np.random.default_rng(7)
     base, other = draw(rng, 200_000)
