@@ -1,6 +1,6 @@
 """Scoring and whole evaluation beside sentence-transformers' InformationRetrievalEvaluator, on the same embeddings.
 
-    python benchmarks/metrics.py [--queries 5000] [--corpus 20000] [--model FOLDER] [--out benchmarks/results/metrics.json]
+    python benchmarks/metrics.py [--queries 5000] [--corpus 20000] [--model FOLDER] [--out FILE]
 
 Three things are timed, each several times with the two sides in turn, and their medians are kept:
 - scoring: rankings of k = 100 -> means of the same metrics (theirs: compute_metrics on the hits as it holds them);
