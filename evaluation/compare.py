@@ -46,9 +46,9 @@ def compare(base: Scores, other: Scores, metric: str, resamples: int = 10_000, s
     sqrt((G - 1) / G) and by the normal quantile in place of Student's. The p-value is scipy's permutation test, which
     swaps the two models in whole groups and is exact where 2^G <= resamples.
 
-    In simulations of reciprocal ranks with correlated concepts the interval covers the true difference in 93.6 to 95.4 %
-    of the draws, with 10 to 100 concepts. Where nearly all concepts score exactly alike under both models no bootstrap can see
-    the rare ones that differ: with 15 % of 40 concepts moving it covers 87 %, of 100 concepts 92 %.
+    In simulations of reciprocal ranks with correlated concepts the interval covers the true difference in 93.6 to
+    95.4 % of the draws, with 10 to 100 concepts. Where nearly all concepts score exactly alike under both models no
+    bootstrap can see the rare ones that differ: with 15 % of 40 concepts moving it covers 87 %, of 100 concepts 92 %.
 
     Args:
         base: scores of the model that is compared with.
