@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
-from conftest import TinyBase
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from evaluation.errors import InputError
 from evaluation.task import fold
+from tests.conftest import TinyBase
 from trainables.batches import ConceptBatchSampler, batch_sampler_for, training_columns
 from trainables.compose import row_keys
 from trainables.config import BatchStrategy, TrialConfig

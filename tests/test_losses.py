@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS, TinyBase
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from evaluation.errors import InputError
+from tests.conftest import TEXTS, TinyBase
 from trainables.config import TrialConfig
 from trainables.losses import make_loss
 from trainables.model import build_model

@@ -168,7 +168,7 @@ def check(
 def _unusable(config: DataConfig, found: Survey) -> str | None:
     if found.bad.count:
         more = f" (and {found.bad.count - 1} more rows that cannot be read)" if found.bad.count > 1 else ""
-        return found.bad.places[0] + more
+        return ": ".join(found.bad.places[0]) + more
     if found.missing_column:
         return found.missing_column
     if not len(found.line_N):
@@ -230,7 +230,7 @@ def _summary(lengths: np.ndarray, unit: str, limit: int | None) -> Lengths:
 
 
 def _finding(draft: Draft, found: Survey, texts: dict[int, Pair]) -> Finding:
-    examples = [Example(where=place, text="") for place in draft.places]
+    examples = [Example(where=where, text=text) for where, text in draft.places]
     for shown in draft.pairs:
         examples.append(
             Example(

@@ -37,8 +37,7 @@ def print_report(report: DataReport, console: Console) -> None:
         console.print(f"\n[bold yellow]{finding.count:,}[/] {escape(finding.what)}")
         console.print(f"  [dim]what the search does:[/] {escape(finding.action)}")
         for example in finding.examples:
-            text = f"  {escape(example.text)}" if example.text else ""
-            console.print(f"  [cyan]{escape(example.where)}[/]{text}", highlight=False)
+            console.print(f"  [cyan]{escape(example.where)}[/]  {escape(example.text)}", highlight=False)
     if report.unusable is not None:
         console.print(f"\n[bold red]unusable[/]: {escape(report.unusable)}", highlight=False)
     else:

@@ -193,7 +193,9 @@ def _fill(batch: _Batch, size: int, rows: Sequence[int]) -> None:
         if batch.fits(row):
             batch.add(row)
     if len(batch.rows) < size:
-        raise InputError(f"batch_size: no {size} training rows are free of shared concepts and texts, take a smaller one")
+        raise InputError(
+            f"batch_size: no {size} training rows are free of shared concepts and texts, take a smaller one"
+        )
 
 
 def _exchange(left: list[int], batches: list[_Batch], sizes: Sequence[int], rng: np.random.Generator) -> None:

@@ -27,7 +27,7 @@ class Draft:
         what: what was found; {count} stands in it.
         action: what the search does about it.
         pairs: examples, each of one or several pairs that are shown together.
-        places: examples that are no pairs (rows that could not be read).
+        places: examples that are no pairs (rows that were dropped or could not be read): where, and what to show.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Draft:
     what: str
     action: str
     pairs: tuple[tuple[int, ...], ...] = ()
-    places: tuple[str, ...] = ()
+    places: tuple[tuple[str, str], ...] = ()
 
 
 def findings(config: DataConfig, found: Survey) -> list[Draft]:

@@ -13,12 +13,17 @@ from filelock import FileLock
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
+from evaluation.errors import InputError
 from evaluation.files import write_whole
 from evaluation.task import fold
 from trainables.base_embeddings import base_key
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 
+DRAWS = 50  # of a random passage, before all are looked through
+# Scores held at once. Where the base ranks a positive low, its negatives rank lower still, so a short list of the
+# best passages would hold none of them; up to 7,000 anchors and passages every passage is a candidate.
+CANDIDATES = 50_000_000
 LARGEST = 100  # passages of a concept that are asked for beyond the negatives, to be taken out again
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,8 @@ log = logging.getLogger(__name__)
 def with_own(train: Dataset, config: TrialConfig) -> Dataset:
     """Training rows with the data's own negatives as columns negative_1, ...; unchanged where it has none.
 
-    At most config.hard_negatives of each row are taken, and 1 for loss gist, which has room for no more. A row with fewer takes passages of other concepts at random.
+    At most config.hard_negatives of each row are taken, and 1 for loss gist, which has room for no more. A row with
+    fewer takes passages of other concepts at random.
     """
     negatives = list(train["negatives"])
     room = 1 if config.loss == "gist" else config.hard_negatives
@@ -64,12 +70,9 @@ def with_mined(data: TrialData, config: TrialConfig, model: SentenceTransformer,
 
 def _mine(train: Dataset, model: SentenceTransformer, count: int, margin: float) -> list[list[str]]:
     """Up to `count` mined passages for each row, hardest first."""
-    anchors, positives, concepts = list(train["anchor"]), list(train["positive"]), list(train["concept"])
-    passages_of: dict[str, set[str]] = {}
-    for concept, positive in zip(concepts, positives, strict=True):
-        passages_of.setdefault(concept, set()).add(positive)
+    anchors, positives = list(train["anchor"]), list(train["positive"])
+    most = min(LARGEST, max(len(own) for own in _answers(train)))
     # The library knows an anchor's own positives, not its concept's: ask for more and take those out afterwards.
-    most = min(LARGEST, max(len(own) for own in passages_of.values()))
     corpus = list(dict.fromkeys(positives))
     if len(corpus) < 2:
         return [[] for _ in anchors]
@@ -78,7 +81,7 @@ def _mine(train: Dataset, model: SentenceTransformer, count: int, margin: float)
     found = mine_hard_negatives(
         Dataset.from_dict({"anchor": anchors, "positive": positives}),
         model,
-        range_max=min(len(corpus) - 1, 10 * count + most),
+        range_max=min(len(corpus) - 1, max(10 * count + most, CANDIDATES // len(set(anchors)))),
         relative_margin=margin,
         num_negatives=asked,
         query_prompt_name="query" if "query" in model.prompts else None,
@@ -92,32 +95,53 @@ def _mine(train: Dataset, model: SentenceTransformer, count: int, margin: float)
     for anchor, passage, label in zip(found["anchor"], found["positive"], found["label"], strict=True):
         if label == 0:
             candidates.setdefault(anchor, {})[passage] = None
+    return [
+        [passage for passage in candidates.get(anchor, {}) if fold(passage) not in own][:count]
+        for anchor, own in zip(anchors, _answers(train), strict=True)
+    ]
+
+
+def _answers(train: Dataset) -> list[frozenset[str]]:
+    """For each row the passages (white space folded) that answer its anchor: those of all concepts it stands under."""
+    anchors = [fold(anchor).casefold() for anchor in train["anchor"]]
     concepts_of: dict[str, set[str]] = {}
-    for anchor, concept in zip(anchors, concepts, strict=True):
-        concepts_of.setdefault(fold(anchor).casefold(), set()).add(concept)
-    mined = []
-    for anchor in anchors:
-        # An anchor with several meanings has the passages of each of them as answers.
-        answers = {fold(p) for concept in concepts_of[fold(anchor).casefold()] for p in passages_of[concept]}
-        mined.append([passage for passage in candidates.get(anchor, {}) if fold(passage) not in answers][:count])
-    return mined
+    passages_of: dict[str, set[str]] = {}
+    for anchor, concept, positive in zip(anchors, train["concept"], train["positive"], strict=True):
+        concepts_of.setdefault(anchor, set()).add(concept)
+        passages_of.setdefault(concept, set()).add(fold(positive))
+    answers = {
+        anchor: frozenset[str]().union(*(passages_of[concept] for concept in concepts))
+        for anchor, concepts in concepts_of.items()
+    }
+    return [answers[anchor] for anchor in anchors]
 
 
 def _filled(train: Dataset, negatives: Sequence[Sequence[str]], count: int, seed: int) -> Dataset:
-    """Rows with columns negative_1..negative_<count>; what a row lacks is drawn from passages of other concepts."""
-    passages, concepts = list(train["positive"]), list(train["concept"])
+    """Rows with columns negative_1..negative_<count>; what a row lacks is drawn from passages that do not answer it."""
+    passages = list(dict.fromkeys(train["positive"]))
     rng = np.random.default_rng([seed, 1])
     columns: list[list[str]] = [[] for _ in range(count)]
-    for row, own in enumerate(negatives):
-        chosen = list(own[:count])
-        tries = 0
+    for given, answers in zip(negatives, _answers(train), strict=True):
+        chosen = list(given[:count])
         while len(chosen) < count:
-            other = int(rng.integers(len(passages)))
-            tries += 1
-            if (concepts[other] != concepts[row] and passages[other] not in chosen) or tries > 100:
-                chosen.append(passages[other])
+            chosen.append(_other(passages, answers, chosen, rng))
         for column, text in zip(columns, chosen, strict=True):
             column.append(text)
     for at, column in enumerate(columns, start=1):
         train = train.add_column(f"negative_{at}", column)
     return train
+
+
+def _other(passages: list[str], answers: frozenset[str], chosen: list[str], rng: np.random.Generator) -> str:
+    """A passage that is neither an answer nor chosen already."""
+    for _ in range(DRAWS):
+        text = passages[int(rng.integers(len(passages)))]
+        if fold(text) not in answers and text not in chosen:
+            return text
+    left = [text for text in passages if fold(text) not in answers and text not in chosen]
+    if not left:
+        raise InputError(
+            f"hard_negatives: the {len(passages)} training passages do not hold {len(chosen) + 1} that do not answer "
+            "some row, take fewer"
+        )
+    return left[int(rng.integers(len(left)))]

@@ -47,9 +47,6 @@ class BadRow:
     line: int
     problem: str
 
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.problem}"
-
 
 @dataclass(frozen=True, slots=True)
 class DroppedRow:
@@ -167,6 +164,8 @@ def _text(column: str, value: Any) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise WrongCellError(f"{column} is {_shown(value)}, expected a text")
+    if isinstance(value, float) and math.isinf(value):
+        raise WrongCellError(f"{column} is infinite, expected a text")
     try:
         text = str(value).strip()
         text.encode("utf-8")

@@ -239,7 +239,10 @@ def _read_csv(path: Path, part: str) -> Iterator[RawRow | BadRow]:
             cells = next(reader, None)
         except csv.Error as error:
             # Quotes that do not close swallow all that follows: nothing after this row can be trusted.
-            raise InputError(f"{path}:{number}: {error}, expected quotes closed and doubled inside a cell") from None
+            reason = str(error).split(" - ")[0]
+            raise InputError(
+                f"{path}:{number}: {reason}; expected cells in quotes closed, quotes in them doubled"
+            ) from None
         if undecodable:
             if not header:
                 raise InputError(f"{path}:{undecodable[0]}: {NOT_UTF8}")

@@ -46,15 +46,15 @@ def matched(text: str) -> int:
 
 @dataclass
 class Tally:
-    """How many rows, and the places of the first of them."""
+    """How many rows, and for the first of them the place (file:line) and what to show of them."""
 
     count: int = 0
-    places: list[str] = field(default_factory=list)
+    places: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, place: str) -> None:
+    def add(self, row: BadRow | DroppedRow, text: str) -> None:
         self.count += 1
         if len(self.places) < SHOWN:
-            self.places.append(place)
+            self.places.append((f"{row.file}:{row.line}", text))
 
 
 @dataclass
@@ -163,9 +163,9 @@ def survey(
     for pair in read_pairs(config, folder, earlier, reader):
         rows += 1
         if isinstance(pair, BadRow):
-            bad.add(str(pair))
+            bad.add(pair, pair.problem)
         elif isinstance(pair, DroppedRow):
-            dropped.setdefault(pair.rule, Tally()).add(f"{pair.file}:{pair.line}: {pair.text}")
+            dropped.setdefault(pair.rule, Tally()).add(pair, pair.text)
         else:
             columns.add(pair)
         if progress is not None and rows % 1000 == 0:
