@@ -84,7 +84,7 @@ FAMILIES: tuple[Family, ...] = (
         r"solon-embeddings-large.*",
         architectures.XLMR_LARGE,
         "mean",
-        "prompt: model card of OrdalieTech/Solon-embeddings-large-0.1; pooling: assumed, its own files decide",
+        "prompt: model card of OrdalieTech/Solon-embeddings-large-0.1; pooling: its 1_Pooling/config.json",
         "query : ",
     ),
     Family(
@@ -92,7 +92,7 @@ FAMILIES: tuple[Family, ...] = (
         r"solon-embeddings-base.*",
         architectures.XLMR_BASE,
         "mean",
-        "prompt: model card of OrdalieTech/Solon-embeddings-base-0.1; pooling: assumed, its own files decide",
+        "as OrdalieTech/Solon-embeddings-large-0.1; its own files decide",
         "query : ",
     ),
     Family(

@@ -6,14 +6,18 @@ The estimate adds up, for B texts of s tokens, width h, feed-forward width f, a 
   autocast casts; adapter: 4; gradients: 4 and AdamW's two moments: 8 for each trained parameter;
 - activations that the backward pass needs, for each layer from the first trained one, bytes a token:
   frozen base, float32: 4 (7 h + f); 16-bit: 2 (11 h + f), some of them kept in float32;
-  fully trained: e (10 h + 2 f); inputs of adapted linears: 3 e each value in 16-bit, 2 e in float32;
-  attention scores where the kernel keeps them (eager; any on a CPU, where dropout rules the fused one out): 3 e a s;
+  fully trained, float32: 4 (10 h + 2 f); 16-bit: 2 (18 h + 2 f);
+  inputs of adapted linears: 3 e each value in 16-bit, 2 e in float32;
+  attention scores where the kernel keeps them: 3 e a s (eager), 12 a s (SDPA on a CPU, where dropout rules the fused
+  kernel out and the plain one computes in float32);
   DeBERTa besides: e (h + 3 a s + 2 a p) with p relative positions, and 17 e p h a layer;
 - with gradient checkpointing: e h a token and layer, and one layer whole;
-- work space: the largest intermediate (feed-forward or scores) twice, and the loss's score matrix.
+- work space: the largest intermediate (feed-forward or scores) twice, and the loss's score matrix;
+- on a CPU, for what malloc does not give back: 0.6 of activations and work space.
 
 The coefficients were fitted to what autograd saves (torch.autograd.graph.saved_tensors_hooks, torch 2.13, transformers
-5.23) over widths, lengths and targets; benchmarks/memory.py compares the estimate with measured peaks.
+5.23) over widths, lengths and targets; benchmarks/memory.py compares the estimate with measured peaks (on a CPU; no GPU
+was at hand, so the GPU's figures rest on the same saved tensors and torch's allocator being within HEADROOM).
 Terms after Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (arXiv 2205.05198).
 """
 
@@ -34,6 +38,7 @@ from trainables.config import TrialConfig
 
 GIB = 1024**3
 RUNTIME = {"cuda": 0.6 * GIB, "cpu": 0.6 * GIB}  # CUDA's context and kernels; torch and transformers in a process
+MALLOC = 0.6  # measured: the share of activations and work space by which resident memory exceeds them on a CPU
 HEADROOM = 0.9  # share of the device's memory that a plan may fill: allocators fragment
 MIN_MICRO_BATCH = 64  # TrialConfig.micro_batch_tokens
 
@@ -61,11 +66,13 @@ class Memory:
     optimizer: int
     activations: int
     workspace: int
+    allocator: int
     runtime: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.workspace + self.runtime
+        parts = (self.weights, self.gradients, self.optimizer, self.activations, self.workspace, self.allocator)
+        return sum(parts) + self.runtime
 
 
 def meta_model(base: ResolvedBase) -> PreTrainedModel:
@@ -103,6 +110,7 @@ def estimate_memory(
         weights += 2 * counts.trainable
     tokens, length = _tokens(config, base)
     activations, workspace = _activations(config, base, device, precision, attention, tokens, length)
+    workspace += 3 * 4 * config.batch_size**2 * (_texts(config) - 1)
     if config.method == "none":
         activations = 0
     return Memory(
@@ -110,7 +118,8 @@ def estimate_memory(
         gradients=4 * counts.trainable,
         optimizer=8 * counts.trainable,
         activations=int(activations),
-        workspace=int(workspace + 4 * (config.batch_size**2) * (_texts(config) - 1) * 3),
+        workspace=int(workspace),
+        allocator=int(MALLOC * (activations + workspace)) if device == "cpu" else 0,
         runtime=int(RUNTIME[device]),
     )
 
@@ -179,9 +188,12 @@ def _activations(
     f = getattr(figures, "intermediate_size", 4 * h)
     layers = min(config.last_n or figures.num_hidden_layers, figures.num_hidden_layers)
     e = 4 if precision == "fp32" else 2
-    frozen_token = (7 if precision == "fp32" else 11) * h + f
-    a_token = e * (10 * h + 2 * f if config.method == "full" else frozen_token)
-    scores = 3 * e * heads * length if attention == "eager" or device == "cpu" else 0
+    if config.method == "full":
+        a_token = e * ((10 if precision == "fp32" else 18) * h + 2 * f)
+    else:
+        a_token = e * ((7 if precision == "fp32" else 11) * h + f)
+    kept = {"eager": 3 * e, "sdpa": 12 if device == "cpu" else 0}.get(attention, 0)
+    scores = kept * heads * length
     a_layer = 0
     if base.model_type == "deberta-v2" and getattr(figures, "relative_attention", False):
         positions = 2 * (figures.position_buckets if figures.position_buckets > 0 else figures.max_position_embeddings)
