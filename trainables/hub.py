@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -75,27 +76,7 @@ def fetch(base: str, revision: str | None = None) -> tuple[Path, str | None]:
     folder = local_folder(base)
     commit = None
     if folder is None:
-        online = hub_answers()
-        try:
-            folder = Path(
-                snapshot_download(
-                    base,
-                    revision=revision,
-                    allow_patterns=_WANTED,
-                    ignore_patterns=_UNWANTED,
-                    local_files_only=not online,
-                )
-            )
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            at = f" at revision {revision}" if revision else ""
-            raise InputError(f"base: the hub has no model {base}{at}, or it needs a token (hf auth login)") from error
-        except LocalEntryNotFoundError as error:
-            raise InputError(
-                f"base: {base} is not in the local cache and the hub does not answer; "
-                "expected a network, a filled cache or a local folder"
-            ) from error
-        except (HfHubHTTPError, OSError) as error:
-            raise InputError(f"base: {base} could not be downloaded: {str(error).splitlines()[0]}") from error
+        folder = _snapshot(base, revision)
         commit = folder.name
     if not list(folder.rglob("*.safetensors")):
         raise InputError(
@@ -141,8 +122,34 @@ def _demo_folder() -> Path:
 
 
 @functools.cache
+def _snapshot(base: str, revision: str | None) -> Path:
+    """The hub cache's folder of the model. Once a process: asking the hub takes a second, a warm trial starts in less."""
+    try:
+        folder = snapshot_download(
+            base,
+            revision=revision,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+            local_files_only=not hub_answers(),
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise InputError(f"base: the hub has no model {base}{at}, or it needs a token (hf auth login)") from error
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"base: {base} is not in the local cache and the hub does not answer; "
+            "expected a network, a filled cache or a local folder"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise InputError(f"base: {base} could not be downloaded: {str(error).splitlines()[0]}") from error
+    return Path(folder)
+
+
+@functools.cache
 def _cached_or_fetched(base: str, file: str, revision: str | None) -> Path | None:
     try:
         return Path(hf_hub_download(base, file, revision=revision, local_files_only=not hub_answers()))
+    except HFValidationError as error:
+        raise InputError(f"base: {base!r} is no folder and no hub id, expected owner/name") from error
     except (LocalEntryNotFoundError, HfHubHTTPError):
         return None  # no such file, no such model, or out of reach: the family's figures stand in; fetch() is strict
