@@ -123,7 +123,7 @@ def _demo_folder() -> Path:
 
 @functools.cache
 def _snapshot(base: str, revision: str | None) -> Path:
-    """The hub cache's folder of the model. Once a process: asking the hub takes a second, a warm trial starts in less."""
+    """The folder in the hub's cache; asked once a process, as the answer takes longer than a warm start."""
     try:
         folder = snapshot_download(
             base,
