@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluation.errors import InputError
 from search.spec import ResourcesSpec
@@ -39,3 +42,33 @@ def capacity(resources: ResourcesSpec) -> Capacity:
             f"the cluster's nodes have {have}"
         )
     return Capacity(sum(fits), sum(1 for fit in fits if fit))
+
+
+def require_shared_storage(runs: Path) -> None:
+    """Check that every node sees the folder of the runs: trials write their checkpoints there.
+
+    Raises:
+        InputError: names the nodes that do not.
+    """
+    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != _own_node()]
+    if not others:
+        return
+    with tempfile.NamedTemporaryFile(dir=runs, prefix=".seen-by-all-") as probe:
+        look = ray.remote(num_cpus=0)(_sees)
+        answers = {
+            node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(probe.name)
+            for node in others
+        }
+        blind = [node for node, answer in answers.items() if not ray.get(answer)]
+    if blind:
+        addresses = ", ".join(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] in blind)
+        raise InputError(f"--runs {runs}: not visible from {addresses}; expected a folder that every node mounts")
+
+
+def _own_node() -> str:
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def _sees(path: str) -> bool:
+    return Path(path).exists()

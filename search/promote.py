@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,16 +24,14 @@ BEST = "best"
 
 
 def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
-    """Export the trial and benchmark it, on a node that has what a trial needs. Returns what `benchmark.json` holds.
+    """Export the trial and benchmark it, on a node that has what a trial needs. Returns what `benchmark.json` will hold.
 
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
     task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(finish)
     document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row)))
-    write_whole(run / BENCHMARK, json.dumps(document, indent=1, ensure_ascii=False))
-    card = model_card(spec.name, row, document)
-    write_whole(run / BEST / "README.md", card)
+    write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
     return document
 
 
@@ -51,7 +50,9 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     config = TrialConfig.model_validate(best.config)
     if (folder / BEST).exists():  # of an earlier end of this search, which has gone on since
         shutil.rmtree(folder / BEST)
+    start = time.perf_counter()
     cosine = _export(folder, best, folder / BEST, name, metric)
+    merged = time.perf_counter()
     base = trained_model(config.model_copy(update={"method": "none"}), folder)
     exported = SentenceTransformer(str(folder / BEST), model_kwargs={"use_safetensors": True})
     metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
@@ -76,6 +77,8 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
             "best": after.means,
             "comparisons": {m: asdict(compare(before, after, m)) for m in metrics},
         }
+    benchmarked = time.perf_counter()
+    document["seconds"] = {"merge": round(merged - start, 2), "benchmark": round(benchmarked - merged, 2)}
     return document
 
 

@@ -138,12 +138,12 @@ class Study:
         return False
 
     def complete(self, number: int) -> None:
-        """The trial ran to its end: told with its best rung's value, since that rung's weights are the ones kept."""
+        """The trial ran to its end: told with its best rung's value, since that rung's weights are the ones kept.
+
+        A trial that was stopped before its last rung, as Ctrl-C does, stays RUNNING and is gone on with on a resume.
+        """
         frozen = self.trial(number)
-        if frozen.state.is_finished():
-            return
-        if not frozen.intermediate_values:
-            self.fail(number, "it ended without a dev evaluation")
+        if frozen.state.is_finished() or self.rungs not in frozen.intermediate_values:
             return
         self._study.tell(self._live[number], max(frozen.intermediate_values.values()))
 
@@ -153,6 +153,10 @@ class Study:
             return
         self._live[number].set_user_attr("failure", reason)
         self._study.tell(self._live[number], state=TrialState.FAIL)
+
+    def unfinished(self) -> bool:
+        """Whether trials were started that have not ended."""
+        return any(t.state == TrialState.RUNNING for t in self.trials)
 
     def trial(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sentence_transformers import SentenceTransformer
 
+from search.console import make_console
 from search.leaderboard import read_leaderboard
+from search.run_folder import Staging
+from search.spec import load_spec
 from tests.conftest import TinyBase
 from tests.toy import write_spec
 
@@ -144,11 +148,26 @@ def test_a_search_that_is_over_resumes_to_more_trials_and_refuses_another_space(
     assert {number: after[number] for number in before} == before
 
 
+def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> None:
+    shutil.copytree(done.run, tmp_path / "toy")
+    spec = load_spec(done.folder / "toy.yaml")
+    with Staging(spec, tmp_path / "toy", resume=False) as staging:
+        staging.prepare(make_console())
+        staging.settle(make_console())
+    (kept,) = tmp_path.glob("toy-*")
+    assert (kept / "study.journal").read_bytes() == (done.run / "study.journal").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["data", "spec.json"]
+
+
 def test_a_killed_search_goes_on_and_every_trial_is_there_once(tiny_base: TinyBase, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 3}, pruner={"name": "none"})
     run = tmp_path / "runs" / "toy"
     process = subprocess.Popen(
-        [*EMBTUNE, "search", str(spec)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*EMBTUNE, "search", str(spec)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not list(run.glob("tune/trial_0001/checkpoint-*/rung.json")) and time.monotonic() < deadline:
@@ -167,10 +186,6 @@ def test_a_killed_search_goes_on_and_every_trial_is_there_once(tiny_base: TinyBa
     for before, after in zip(killed.trials, study.trials, strict=False):
         assert before.params == after.params
         assert before.intermediate_values.items() <= after.intermediate_values.items()
-    again = embtune("search", spec, cwd=tmp_path)
-    assert again.returncode == 0
-    assert "The earlier run was kept" in again.stdout
-    assert len(list((tmp_path / "runs").glob("toy-*/study.journal"))) == 1
 
 
 def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:
@@ -194,7 +209,7 @@ def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path:
         ({"space": {"r": []}}, "space.r: an empty list"),
         ({"space": {"base": "/no/such/folder"}}, "/no/such/folder"),
         ({"space": {"targets": "xyz"}}, "xyz"),
-        ({"resources": {"gpus": 1}}, "1 GPUs"),
+        ({"space": {"base": ""}}, "space.base"),
         ({"resources": {"cpus": 4096}}, "4096 CPUs"),
     ],
 )
@@ -206,4 +221,5 @@ def test_a_wrong_search_is_one_line_and_exit_code_2(
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert message in refused.stderr
     assert refused.stderr.count("\n") == 1
-    assert not list((tmp_path / "runs").glob("*/best"))
+    assert not list((tmp_path / "runs").glob("toy*"))
+    assert not list((tmp_path / "runs").glob(".toy.new"))

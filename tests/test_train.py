@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from evaluation.metrics import DEFAULT_METRICS
 from tests.conftest import TinyBase
 from tests.toy import trial_data
-from trainables.checkpoint import ADAPTER, MARKER, Rung, rungs_done
+from trainables.checkpoint import ADAPTER, MARKER, Rung
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.export import ExportError, export_model

@@ -7,10 +7,9 @@ tests/test_adapters.py checks them against real modules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Role = Literal["q", "k", "v", "o", "ffn"]
-ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn")
+from trainables.targets import Role
 
 
 @dataclass(frozen=True)

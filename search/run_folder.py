@@ -1,0 +1,127 @@
+"""A run's folder: who works in it, what happens to an earlier run of the same name, what may change on a resume."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+from rich.console import Console
+
+from evaluation.errors import InputError
+from search.promote import BENCHMARK
+from search.record import SPEC, read_record, write_spec
+from search.spec import SearchSpec
+from search.study import JOURNAL
+from trainables.data import prepare
+
+FREE_TO_CHANGE = ("budget", "resources", "name")
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run's lock; the system lets go of it when the process dies, however it dies.
+
+    Raises:
+        InputError: another search holds it.
+    """
+    lock = filelock.FileLock(run.with_name(f".{run.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(
+            f"{run}: another `embtune search` is at work in this folder; expected it to end first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Staging:
+    """A run's folder in the making: nothing of an earlier run is touched, and nothing appears, before `settle`."""
+
+    def __init__(self, spec: SearchSpec, run: Path, resume: bool) -> None:
+        """Decide between a new run and going on with the one that is there.
+
+        Raises:
+            InputError: the folder holds an unfinished search and --resume is missing.
+        """
+        self._spec, self._run = spec, run
+        unfinished = (run / JOURNAL).exists() and not (run / BENCHMARK).exists()
+        if unfinished and not resume:
+            raise InputError(
+                f"{run}: holds a search that has not ended; expected --resume to go on with it, or another name"
+            )
+        self.going_on = resume and (run / JOURNAL).exists()
+        self._folder = run.with_name(f".{run.name}.new")
+
+    def __enter__(self) -> Staging:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def prepare(self, console: Console) -> None:
+        """Read, check and split the data, and record the spec; on a resume, compare both with what the run has.
+
+        Raises:
+            InputError: the data cannot be used; or, on a resume, the data or the spec is not the run's.
+        """
+        with console.status("Reading and splitting the data"):
+            report = prepare(self._spec.data, self._spec.folder, self._spec.seed, self._folder / "data")
+        if self.going_on:
+            stored = read_record(self._run)
+            check_same_search(self._spec, stored, self._run)
+            if stored["record"]["data_hash"] != report.content_hash:
+                raise InputError(
+                    f"{self._run}: the data has changed since the search began; expected the same rows, or another name"
+                )
+        write_spec(self._spec, self._folder, report.content_hash)
+        parts = [f"{p} {n:,} rows of {report.concepts[p]:,} concepts" for p, n in report.kept.items()]
+        console.print("data: " + ", ".join(parts), highlight=False)
+        for finding in report.findings:
+            console.print(f"  {finding.count:,} {finding.what} ({finding.action})", markup=False, highlight=False)
+
+    def settle(self, console: Console) -> None:
+        """Put the folder in place. An ended run of the same name is kept under another."""
+        if self.going_on:
+            (self._folder / SPEC).replace(self._run / SPEC)  # the budget may be another
+            console.print(f"Going on with {self._run}", highlight=False)
+            return
+        if self._run.exists():
+            ended = (self._run / BENCHMARK) if (self._run / BENCHMARK).exists() else self._run
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(ended.stat().st_mtime))
+            kept = self._run.with_name(f"{self._run.name}-{stamp}")
+            self._run.rename(kept)
+            console.print(f"The earlier run was kept: {kept}", highlight=False)
+        self._folder.rename(self._run)
+
+
+def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> None:
+    """More trials or other resources may be asked for; anything else would mix two experiments in one study.
+
+    Raises:
+        InputError: names the first key that differs, with both values.
+    """
+    now = spec.model_dump(mode="json")
+    for key in now:
+        if key not in FREE_TO_CHANGE and now[key] != stored.get(key):
+            where, before, after = _first_difference(stored.get(key), now[key], key)
+            raise InputError(
+                f"{run}: {where} was {before!r} and is now {after!r}; expected the same spec, or another name"
+            )
+
+
+def _first_difference(before: Any, after: Any, where: str) -> tuple[str, Any, Any]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(k for k in after if k not in before)]:
+            if before.get(key) != after.get(key):
+                return _first_difference(before.get(key), after.get(key), f"{where}.{key}")
+    return where, before, after

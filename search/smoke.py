@@ -1,0 +1,85 @@
+"""`--smoke`: the whole search of a spec on tiny stand-ins of its bases and a slice of its data.
+
+It checks a spec and a cluster before GPU hours are spent: every field of the space, the data, the workers, the merge and
+the benchmark run as they will. Its scores mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from search.space import Dimension
+from search.spec import SearchSpec
+from trainables.config import TrialConfig
+
+MAX_ROWS = 600  # of each source file
+MAX_LENGTH = 32  # tokens
+MAX_TRIALS = 6
+TEXTS = 2000  # that a stand-in's tokenizer is trained on
+
+
+def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
+    """The spec with its bases replaced by stand-ins, made in `folder`, and everything that costs time cut down.
+
+    Raises:
+        InputError: the data cannot be read, or nothing is known of a base.
+    """
+    from trainables.stand_ins import make_stand_in
+
+    space = spec.parsed_space()
+    texts = list(_texts(spec))
+    configs = {config.base: config for config in space.configs()}
+    paths = {base: str(make_stand_in(config, texts, folder).resolve()) for base, config in configs.items()}
+    section: dict[str, Any] = _replaced(spec.space, paths)
+    section["max_length"] = min([MAX_LENGTH, *_numbers(space.dimensions, "max_length")])
+    section["batch_size"] = min([16, *_numbers(space.dimensions, "batch_size")])
+    section["epochs"] = 1
+    for large in ("matryoshka", "micro_batch_tokens", "revision", "attention"):
+        section.pop(large, None)  # sizes and files that a stand-in does not have
+    start = [{k: v for k, v in point.items() if _searched(section, k)} for point in _replaced(spec.start, paths)]
+    first = [{"base": path} for path in paths.values()] if len(paths) > 1 else []
+    return spec.model_copy(
+        update={
+            "name": f"{spec.name}-smoke",
+            "data": spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)}),
+            "space": section,
+            "start": (first + start)[: max(MAX_TRIALS, len(first))],
+            "budget": spec.budget.model_copy(update={"trials": max(MAX_TRIALS, len(first)), "hours": None}),
+        }
+    )
+
+
+def _texts(spec: SearchSpec) -> Iterator[str]:
+    from trainables.rows import Pair
+    from trainables.survey import read_pairs
+
+    config = spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)})
+    for number, pair in enumerate(read_pairs(config, spec.folder)):
+        if number >= TEXTS:
+            return
+        if isinstance(pair, Pair):
+            yield pair.anchor
+            yield pair.positive
+
+
+def _replaced(value: Any, names: dict[str, str]) -> Any:
+    """The same document with each base's name replaced by its stand-in's path."""
+    if isinstance(value, dict):
+        return {key: _replaced(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _numbers(dimensions: tuple[Dimension, ...], name: str) -> list[int]:
+    return [value for d in dimensions if d.name == name for value in d.corners() if isinstance(value, int)]
+
+
+def _searched(section: dict[str, Any], name: str) -> bool:
+    """Whether the cut-down space still searches a field."""
+    value = section.get(name)
+    return (
+        isinstance(value, dict) or (isinstance(value, list) and len(value) > 1) or name not in TrialConfig.model_fields
+    )

@@ -1,0 +1,56 @@
+"""What a search says at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.leaderboard import Row
+
+
+def savings(rows: Sequence[Row]) -> str:
+    """What the pruner saved, in training pairs that were planned and not trained on."""
+    pruned = [row for row in rows if row.state == "PRUNED"]
+    planned = sum(row.planned_pairs for row in rows)
+    saved = sum(row.planned_pairs - row.pairs for row in pruned)
+    share = saved / planned if planned else 0.0
+    return (
+        f"The pruner stopped {len(pruned)} of {len(rows)} trials and saved {saved:,} of {planned:,} planned training "
+        f"pairs ({share:.0%})."
+    )
+
+
+def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
+    """Base against best on the test part."""
+    for protocol, part in benchmark["protocols"].items():
+        table = Table(
+            title=f"Test part, protocol {protocol}: {part['queries']} queries of {part['concepts']} concepts, "
+            f"{part['passages']} passages",
+            title_justify="left",
+        )
+        for name in ("metric", "base", "best", "difference", "95 % interval", "p"):
+            table.add_column(name, justify="left" if name == "metric" else "right")
+        for metric, c in part["comparisons"].items():
+            colour = "green" if c["low"] > 0 else "red" if c["high"] < 0 else "yellow"
+            table.add_row(
+                metric,
+                f"{c['base']:.4f}",
+                f"{c['other']:.4f}",
+                f"[{colour}]{c['difference']:+.4f}[/]",
+                f"{c['low']:+.4f} to {c['high']:+.4f}",
+                f"{c['p_value']:.4f}",
+                style="bold" if metric == benchmark["metric"] else "",
+            )
+        console.print(table)
+
+
+def print_how_to_load(best: Path, console: Console) -> None:
+    """The exported model's path, and the two lines that load it."""
+    shown = best.relative_to(Path.cwd()) if best.is_relative_to(Path.cwd()) else best
+    console.print(f"The best model is in [bold]{shown}[/]. Load it with", highlight=False)
+    console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
+    console.print(f'    model = SentenceTransformer("{shown}")', highlight=False, soft_wrap=True)

@@ -1,0 +1,112 @@
+"""cluster.yaml, and a search on a Ray cluster that was started for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from tests.conftest import TinyBase
+from tests.toy import write_spec
+
+CLUSTER = Path(__file__).parent.parent / "cluster.yaml"
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, object]:
+    return prepare_config(yaml.safe_load(CLUSTER.read_text(encoding="utf-8")))
+
+
+def test_ray_accepts_the_cluster_file(config: dict[str, object]) -> None:
+    validate_config(config)
+
+
+def test_the_head_runs_no_trials_and_workers_start_from_none() -> None:
+    types = yaml.safe_load(CLUSTER.read_text(encoding="utf-8"))["available_node_types"]
+    assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}
+    assert types["gpu"]["min_workers"] == 0
+    assert types["gpu"]["resources"]["GPU"] >= 1
+
+
+def test_tokens_are_on_and_the_dashboard_is_local() -> None:
+    raw = yaml.safe_load(CLUSTER.read_text(encoding="utf-8"))
+    for command in raw["head_start_ray_commands"] + raw["worker_start_ray_commands"]:
+        if "ray start" in command:
+            assert "RAY_AUTH_MODE=token" in command
+    (head,) = [command for command in raw["head_start_ray_commands"] if "--head" in command]
+    assert "--dashboard-host=127.0.0.1" in head
+
+
+def test_every_key_that_a_user_must_change_says_so() -> None:
+    marked = [line for line in CLUSTER.read_text(encoding="utf-8").splitlines() if "CHANGE:" in line]
+    for key in ("cluster_name", "max_workers", "region", "ImageId", "InstanceType", "ssh_user"):
+        assert any(re.search(rf"\b{key}:", line) for line in marked), key
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """A head node on localhost, with token authentication, as cluster.yaml starts it."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
+    environment.pop("RAY_ADDRESS", None)
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    gcs, dashboard = free_port(), free_port()
+    start = [RAY, "start", "--head", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    ray_tmp = tmp_path_factory.mktemp("r")
+    subprocess.run(
+        [*start, "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--temp-dir={ray_tmp}"],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
+    yield f"127.0.0.1:{gcs}", environment
+    subprocess.run([RAY, "stop", "--force"], env=environment, check=False, capture_output=True)
+
+
+def embtune(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "search", *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_search_runs_on_a_running_cluster(
+    head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path
+) -> None:
+    address, environment = head
+    spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 2}, space={"rungs": 2})
+    done = embtune(["search", str(spec), "--address", address], environment, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "runs" / "toy" / "leaderboard.json").read_text())["rows"]
+    assert sorted(row["trial"] for row in rows) == [0, 1]
+    status = subprocess.run(
+        [RAY, "status", f"--address={address}"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert status.returncode == 0, status.stderr  # the cluster outlives the search
+    too_much = write_spec(tmp_path, tiny_base("bert"), name="big", resources={"cpus": 64})
+    refused = embtune(["search", str(too_much), "--address", address], environment, tmp_path)
+    assert refused.returncode == 2
+    assert "the cluster's nodes have 2 CPUs and 0 GPUs" in refused.stderr
