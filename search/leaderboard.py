@@ -68,7 +68,7 @@ def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[
     order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
 
     def place(trial: FrozenTrial) -> tuple[float, ...]:
-        rung, score = best_rung(trial)
+        _, score = best_rung(trial)
         reached = max(trial.intermediate_values, default=0)
         return (order[trial.state], -reached if trial.state == TrialState.PRUNED else 0, -score, trial.number)
 

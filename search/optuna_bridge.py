@@ -38,7 +38,8 @@ class StudySearcher(Searcher):
         super().__init__()
         self._held = held
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's configuration, or Tune's word for there being none."""
         proposal = self._held.study.next_trial()
         if proposal is None:
             return Searcher.FINISHED

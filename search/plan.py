@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +14,7 @@ from rich.table import Table
 from evaluation.errors import InputError
 from search.spec import SearchSpec, load_spec
 from trainables.check import DataReport
-from trainables.plan import PlanRow, plan_notes, plan_rows, plan_table
+from trainables.plan import plan_notes, plan_rows, plan_table
 
 MEMORY_UNIT = 2**30
 
@@ -31,10 +31,10 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     space = spec.parsed_space()
     report, missing = _data(spec)
     pairs = report.kept["train"] if report is not None else None
-    kind = "cuda" if spec.resources.gpus else "cpu"
+    kind: Literal["cpu", "cuda"] = "cuda" if spec.resources.gpus else "cpu"
     memory = None if spec.resources.memory_gb is None else round(spec.resources.memory_gb * MEMORY_UNIT)
     rows = plan_rows(space.configs(), pairs, kind, memory)
-    starts = [_start(spec, start, rows) for start in spec.start]
+    starts = [_start(spec, start) for start in spec.start]
     if as_json:
         document = {
             "name": spec.name,
@@ -78,10 +78,10 @@ def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
     return (report, "") if report.unusable is None else (None, report.unusable)
 
 
-def _start(spec: SearchSpec, start: Mapping[str, Any], rows: list[PlanRow]) -> dict[str, Any]:
-    """A starting point with its size: the row of the plan that it is a case of."""
+def _start(spec: SearchSpec, start: Mapping[str, Any]) -> dict[str, Any]:
+    """A starting point with its size."""
     config = spec.parsed_space().at(start)
-    (row,) = plan_rows([config], None, "cpu", None) if rows else ()
+    (row,) = plan_rows([config])
     return {**start, "trainable": row.trainable, "total": row.total}
 
 

@@ -24,7 +24,7 @@ BEST = "best"
 
 
 def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
-    """Export the trial and benchmark it, on a node that has what a trial needs. Returns what `benchmark.json` will hold.
+    """Export the trial and benchmark it, on a node that has what a trial needs; returns the `benchmark.json` to be.
 
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.

@@ -1,7 +1,7 @@
 """`--smoke`: the whole search of a spec on tiny stand-ins of its bases and a slice of its data.
 
-It checks a spec and a cluster before GPU hours are spent: every field of the space, the data, the workers, the merge and
-the benchmark run as they will. Its scores mean nothing.
+It checks a spec and a cluster before GPU hours are spent: every field of the space, the data, the workers, the merge
+and the benchmark run as they will. Its scores mean nothing.
 """
 
 from __future__ import annotations

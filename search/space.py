@@ -304,7 +304,7 @@ def _range(name: str, value: dict[str, Any], where: str, when: dict[str, tuple[A
         raise InputError(f"{where}.step: a log range has no step")
     if low == high:
         return Dimension(name, values=(low,), when=when)
-    integer = name != RATIO and isinstance(low, int) and isinstance(high, int) and FIELDS[name].annotation != float
+    integer = name != RATIO and isinstance(low, int) and isinstance(high, int) and FIELDS[name].annotation is not float
     return Dimension(name, low=low, high=high, log=log, step=step, integer=integer, when=when)
 
 

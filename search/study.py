@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ class Study:
         if budget.target is not None and scores and max(scores) >= budget.target:
             return f"the target {budget.target:g} was reached"
         finished = sorted(
-            (t for t in trials if t.state.is_finished()), key=lambda t: t.datetime_complete or t.datetime_start
+            (t for t in trials if t.state.is_finished()), key=lambda t: t.datetime_complete or datetime.max
         )
         values = [best_rung(t)[1] if t.state == TrialState.COMPLETE else -math.inf for t in finished]
         if budget.patience is not None and len(values) > budget.patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ def connect(address: str | None) -> None:
     ray.init(
         address=address,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         configure_logging=True,
         include_dashboard=None if address else True,
         runtime_env={"env_vars": worker_environment()},

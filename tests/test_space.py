@@ -95,7 +95,7 @@ def test_a_starting_point_becomes_the_studys_parameters() -> None:
 )
 def test_a_wrong_space_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     section = {key: value for key, value in {**BASIC, **change}.items() if value is not None}
-    with pytest.raises(InputError, match=".*") as caught:
+    with pytest.raises(InputError) as caught:
         Space.parse(section, seed=0)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -47,7 +47,7 @@ def config(tiny_base: TinyBase) -> TrialConfig:
     )
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """What ends a trial from within `report`, as Ray's SystemExit does."""
 
 
@@ -57,11 +57,11 @@ def run(config: TrialConfig, data: TrialData, folder: Path, stop_at: int | None 
     def report(rung: Rung) -> None:
         seen.append(rung)
         if rung.rung == stop_at:
-            raise Stopped
+            raise StoppedError
 
     try:
         train(config, data, report, folder=folder)
-    except Stopped:
+    except StoppedError:
         assert stop_at is not None
     return seen
 
@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_fails_the_trial_with_its_configuration(
 def test_merged_equals_trained_and_differs_from_the_base(
     config: TrialConfig, data: TrialData, tmp_path: Path, tiny_base: TinyBase, architecture: str
 ) -> None:
-    trial = config.model_copy(update={"base": str(tiny_base(architecture)), "targets": "all-linear"})  # type: ignore[arg-type]
+    trial = config.model_copy(update={"base": str(tiny_base(architecture)), "targets": "all-linear"})
     best = train(trial, data, lambda rung: None, folder=tmp_path)
     texts = list(data.dev.queries.values())[:64]
     folder = Path(best.folder)
@@ -143,10 +143,13 @@ def test_merged_equals_trained_and_differs_from_the_base(
     base = trained_model(trial.model_copy(update={"method": "none"}), folder)
     assert np.abs(base.encode_query(texts) - trained).max() > 1e-3
     # An independent reading of the saved adapter: PEFT around the base's encoder as transformers loads it.
-    plain = SentenceTransformer(trial.base, device="cpu")
-    peft = PeftModel.from_pretrained(plain.transformers_model, str(folder)).merge_and_unload()
-    for (name, ours), theirs in zip(merged.transformers_model.named_parameters(), peft.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
+    plain = SentenceTransformer(trial.base, device="cpu").transformers_model
+    ours = merged.transformers_model
+    assert plain is not None
+    assert ours is not None
+    peft = PeftModel.from_pretrained(plain, str(folder)).merge_and_unload()
+    for (name, weight), theirs in zip(ours.named_parameters(), peft.parameters(), strict=True):
+        torch.testing.assert_close(weight, theirs, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_export_is_checked_in_a_fresh_process_and_complete(

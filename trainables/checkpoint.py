@@ -11,6 +11,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -66,8 +67,8 @@ class Rung:
 def save_weights(model: SentenceTransformer, folder: Path) -> None:
     """Write the adapter in PEFT's format, or every weight when the base itself is trained. Safetensors only."""
     folder.mkdir(parents=True, exist_ok=True)
-    if _has_adapter(model):
-        transformer = model.transformers_model
+    transformer = model.transformers_model
+    if transformer is not None and _has_adapter(model):
         state = get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
         save_file(
             {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER
@@ -87,10 +88,11 @@ def load_weights(model: SentenceTransformer, folder: Path) -> None:
     """
     if _has_adapter(model):
         state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / ADAPTER).items()}
-        outcome = set_peft_model_state_dict(model.transformers_model, state, adapter_name="default")
-        missing = [name for name in outcome.missing_keys if "lora_" in name]
-        if outcome.unexpected_keys or missing:
-            raise ValueError(f"{folder}: not this model's adapter: {[*outcome.unexpected_keys, *missing][:3]}")
+        outcome: Any = set_peft_model_state_dict(model.transformers_model, state, adapter_name="default")
+        # The frozen weights are missing, too: they are not in the file.
+        strangers = [*outcome.unexpected_keys, *(name for name in outcome.missing_keys if "lora_" in name)]
+        if strangers:
+            raise ValueError(f"{folder}: not this model's adapter: {strangers[:3]}")
     else:
         model.load_state_dict(load_file(folder / WEIGHTS))
 

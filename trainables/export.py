@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -61,7 +60,7 @@ def export_model(
         if not cosine >= MIN_COSINE:
             raise ExportError(f"{dest}: the reloaded model differs from the trained one (lowest cosine {cosine:.6f})")
         aside.chmod(0o755)
-        os.rename(aside, dest)
+        aside.rename(dest)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return cosine

@@ -35,6 +35,8 @@ def merged_model(config: TrialConfig, checkpoint: Path, device: str | None = Non
     if config.method != "lora":
         return trained_model(config, checkpoint, device)
     model = own_weights(build_model(config.model_copy(update={"method": "none"}), device, dtype=torch.float32))
-    adapted = PeftModel.from_pretrained(model.transformers_model, str(checkpoint))
+    encoder = model.transformers_model
+    assert encoder is not None  # build_model refuses a base without one
+    adapted = PeftModel.from_pretrained(encoder, str(checkpoint))
     adapted.merge_and_unload(safe_merge=True)  # in place: the layers of model.transformers_model are plain again
     return model.eval()

@@ -191,8 +191,10 @@ class _Rungs(TrainerCallback):
             control.should_log = control.should_save = True
         return control
 
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
-        self._loss = logs.get("loss", self._loss)
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        self._loss = (logs or {}).get("loss", self._loss)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
@@ -207,7 +209,7 @@ class _TrialTrainer(SentenceTransformerTrainer):
         """Left out: it embeds sample texts and asks the hub; the exported model gets a card of its own."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        save_weights(self.model, Path(output_dir or self.args.output_dir))
+        save_weights(self.model, Path(output_dir or str(self.args.output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_weights(self.model, Path(resume_from_checkpoint))
