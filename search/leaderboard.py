@@ -23,6 +23,7 @@ LEADERBOARD = "leaderboard.json"
 USUAL = ("base", "targets", "r", "lr", "batches")  # fields that every table shows
 TOLD = ("method", "batch_size", "epochs", "loss", "max_length")
 HEADS = {"batch_size": "batch"}
+TIED = "= "  # before the score of a trial that is tied with the best
 NARROW = 100  # terminal columns that the usual fields fill
 
 
@@ -43,6 +44,8 @@ class Row:
         failure: why it failed; empty otherwise.
         config: the trial's configuration.
         metrics: every dev metric of the best rung.
+        steps: optimizer steps of a whole trial.
+        tied: whether the dev queries cannot tell it from the best trial; search/choice.py says.
     """
 
     rank: int
@@ -61,6 +64,8 @@ class Row:
     failure: str
     config: dict[str, Any]
     metrics: dict[str, float]
+    steps: int = 0
+    tied: bool = False
 
 
 def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[Row]:
@@ -106,6 +111,7 @@ def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
         failure=trial.user_attrs.get("failure", ""),
         config=trial.user_attrs.get("config", {}),
         metrics=records[best]["metrics"] if best else {},
+        steps=steps,
     )
 
 
@@ -131,7 +137,7 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
     """The rows for a terminal of so many columns.
 
     Fields in which all trials agree are named once, in the caption; fields that differ but are not among the usual
-    ones have columns where there is room.
+    ones have columns where there is room. "=" marks the trials that are tied with the best on dev.
     """
     differ = _differing(rows)
     room = max(0, (width - NARROW) // 11)
@@ -141,6 +147,8 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
         for name in TOLD
         if rows and name not in (*differ, *USUAL) and name in rows[0].config
     )
+    if sum(row.tied for row in rows) > 1:
+        caption += f"\n{TIED}statistically tied with the best on dev"
     wide = width >= NARROW
     table = Table(title=title or None, caption=caption or None, box=box.SIMPLE_HEAD if wide else None, pad_edge=False)
     table.title_justify = table.caption_justify = "left"
@@ -153,7 +161,7 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", min_width=8)
     for row in rows:
-        score = "" if row.score is None else f"{row.score:.4f}"
+        score = "" if row.score is None else f"{TIED if row.tied else ''}{row.score:.4f}"
         if row.error is not None and wide:
             score += f" ±{row.error:.3f}"
         table.add_row(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.files import write_whole
-from evaluation.task import Protocol
+from evaluation.retrieval import Scores
+from evaluation.task import Protocol, RetrievalTask
+from search.choice import checkpoint_folder
 from search.leaderboard import Row, read_leaderboard, shown
 from search.spec import SearchSpec
 from trainables.config import TrialConfig
@@ -39,10 +42,9 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part."""
     from sentence_transformers import SentenceTransformer
 
-    from evaluation.compare import compare
     from evaluation.metrics import DEFAULT_METRICS
     from evaluation.retrieval import evaluate
-    from trainables.data import load_task
+    from trainables.data import load_report, load_task
     from trainables.merge import trained_model
 
     folder = Path(run)
@@ -53,6 +55,7 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     start = time.perf_counter()
     cosine = _export(folder, best, folder / BEST, name, metric)
     merged = time.perf_counter()
+    data = folder / "data"
     base = trained_model(config.model_copy(update={"method": "none"}), folder)
     exported = SentenceTransformer(str(folder / BEST), model_kwargs={"use_safetensors": True})
     metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
@@ -64,22 +67,39 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
         "protocols": {},
     }
     (folder / "benchmark").mkdir(exist_ok=True)
-    for protocol in _protocols(folder / "data" / "test.jsonl"):
-        task = load_task(folder / "data", "test", protocol)
+    for protocol in _protocols(data / "test.jsonl"):
+        task = load_task(data, "test", protocol)
         before, after = evaluate(base, task, metrics), evaluate(exported, task, metrics)
         for label, scores in (("base", before), ("best", after)):
             scores.save(folder / "benchmark" / f"{label}-{protocol}.npz")
-        document["protocols"][protocol] = {
-            "queries": len(task.queries),
-            "passages": len(task.corpus),
-            "concepts": len(set(task.groups.values())),
-            "base": before.means,
-            "best": after.means,
-            "comparisons": {m: asdict(compare(before, after, m)) for m in metrics},
+        document["protocols"][protocol] = before_and_after(task, before, after, metrics)
+    own = document["protocols"].get(load_report(data).config.protocol)
+    if own:  # a test part without definitions has no scores to hold against dev scores on definitions
+        base_dev = evaluate(base, load_task(data, "dev"), (metric,)).means[metric]
+        document["optimism"] = {
+            "best": optimism(best.metrics[metric], own["best"][metric]),
+            "base": optimism(base_dev, own["base"][metric]),
         }
     benchmarked = time.perf_counter()
     document["seconds"] = {"merge": round(merged - start, 2), "benchmark": round(benchmarked - merged, 2)}
     return document
+
+
+def before_and_after(task: RetrievalTask, before: Scores, after: Scores, metrics: Sequence[str]) -> dict[str, Any]:
+    """What `benchmark.json` says of one protocol: sizes, means of base and best, and their paired comparisons."""
+    return {
+        "queries": len(task.queries),
+        "passages": len(task.corpus),
+        "concepts": len(set(task.groups.values())),
+        "base": before.means,
+        "best": after.means,
+        "comparisons": {m: asdict(compare(before, after, m)) for m in metrics},
+    }
+
+
+def optimism(dev: float, test: float) -> dict[str, float]:
+    """Dev minus test. The base was chosen on neither part, so its difference says how much harder the test part is."""
+    return {"dev": dev, "test": test, "difference": dev - test}
 
 
 def _protocols(part: Path) -> list[Protocol]:
@@ -119,8 +139,7 @@ def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
     config = TrialConfig.model_validate(row.config)
     record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
     probes = list(TrialData.load(run / "data").dev.queries.values())
-    checkpoint = run / "tune" / f"trial_{row.trial:04d}" / Path(row.checkpoint).name
-    return export_model(config, checkpoint, dest, probes, record, model_card(name, row, None))
+    return export_model(config, checkpoint_folder(run, row), dest, probes, record, model_card(name, row, None))
 
 
 def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.files import write_whole
+from search.choice import choose, mark_tied
 from search.cluster_check import require_shared_storage
 from search.console import make_console
 from search.display import LiveTable
@@ -76,7 +77,8 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
         _announce(spec, run, concurrent, console)
         with _timed(seconds, "trials"), LiveTable(study, console) as table:
             make_tuner(spec, run, study, [table], concurrent).fit()
-    rows = leaderboard(study.trials, spec.metric, study.rungs)
+    with console.status("Comparing the trials query by query"):
+        rows = mark_tied(leaderboard(study.trials, spec.metric, study.rungs), run, spec.metric)
     write_leaderboard(rows, spec.metric, run)
     console.print(as_table(rows, spec.metric, title="Leaderboard", width=console.width))
     reason = study.exhausted()
@@ -88,12 +90,13 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
         )
         return 1
     console.print(f"The search ended: {reason}. {savings(rows)}", highlight=False)
-    winner = next((row for row in rows if row.state == "COMPLETE"), None)
-    if winner is None:
+    choice = choose(rows)
+    if choice is None:
         why = next((f"trial {row.trial}: {row.failure}" for row in rows if row.failure), "")
         console.print(f"[red]No trial finished.[/] {escape(why)}", highlight=False)
         return 1
-    benchmark = _promoted(run, spec, winner, seconds, console)
+    console.print(choice.reason, highlight=False)
+    benchmark = _promoted(run, spec, choice.row, seconds, console)
     if benchmark is None:
         return 1
     print_benchmark(benchmark, console)

@@ -46,6 +46,18 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
                 style="bold" if metric == benchmark["metric"] else "",
             )
         console.print(table)
+    if "optimism" in benchmark:
+        console.print(optimism(benchmark), highlight=False)
+
+
+def optimism(benchmark: Mapping[str, Any]) -> str:
+    """How much of the winner's dev score was luck of the choice, beside the base, on which nothing was chosen."""
+    best, base = benchmark["optimism"]["best"], benchmark["optimism"]["base"]
+    return (
+        f"Optimism: the model scores {benchmark['metric']} {best['dev']:.4f} on dev, which chose it, and "
+        f"{best['test']:.4f} on test: {best['difference']:+.4f}; its base, chosen on neither, {base['dev']:.4f} and "
+        f"{base['test']:.4f}: {base['difference']:+.4f}."
+    )
 
 
 def print_how_to_load(best: Path, console: Console) -> None:
