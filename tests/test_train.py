@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 
+from evaluation.errors import InputError
 from evaluation.metrics import DEFAULT_METRICS
 from tests.conftest import TinyBase
 from tests.toy import trial_data
@@ -20,6 +21,7 @@ from trainables.checkpoint import ADAPTER, MARKER, Rung
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.export import ExportError, export_model
+from trainables.memory import HEADROOM, estimate_memory, fit_to_memory
 from trainables.merge import merged_model, trained_model
 from trainables.sanity import TrialFailed
 from trainables.train import train
@@ -177,3 +179,18 @@ def test_an_export_that_is_another_model_never_appears(config: TrialConfig, data
     with pytest.raises(ExportError, match="differs from the trained one"):
         export_model(other, Path(best.folder), tmp_path / "best", list(data.dev.queries.values()), {}, "")
     assert [path.name for path in tmp_path.iterdir()] == ["trial"]
+
+
+def test_a_batch_that_would_not_fit_is_cut_into_micro_batches_of_the_same_experiment(
+    config: TrialConfig, data: TrialData, tmp_path: Path
+) -> None:
+    trial = config.model_copy(update={"dropout": 0.0, "rungs": 1})
+    whole = train(trial, data, lambda rung: None, folder=tmp_path / "whole")
+    estimate = estimate_memory(trial, "cpu", "fp32", "sdpa")
+    enough = int((estimate.total - estimate.activations / 2) / HEADROOM)
+    assert fit_to_memory(trial, enough, "cpu", "fp32", "sdpa").micro_batch_tokens
+    tight = train(trial, data, lambda rung: None, folder=tmp_path / "tight", memory=enough)
+    assert tight.metrics == pytest.approx(whole.metrics, abs=1e-3)
+    assert tight.loss == pytest.approx(whole.loss, abs=1e-3)
+    with pytest.raises(InputError, match="GiB"):
+        train(trial, data, lambda rung: None, folder=tmp_path / "none", memory=1000)

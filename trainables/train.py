@@ -15,6 +15,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, evaluate
+from trainables.bases import resolve_base
 from trainables.batches import batch_sampler_for, training_columns
 from trainables.checkpoint import (
     Rung,
@@ -28,8 +29,9 @@ from trainables.checkpoint import (
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.losses import make_loss
+from trainables.memory import fit_to_memory
 from trainables.model import build_model, training_prompts
-from trainables.precision import Precision, resolve_device, resolve_precision
+from trainables.precision import Precision, resolve_attention, resolve_device, resolve_precision
 from trainables.sanity import SanityGate
 
 EVAL_BATCH = 64
@@ -44,6 +46,7 @@ def train(
     metric: str = "ndcg@10",
     cache: Path | None = None,
     device: str | None = None,
+    memory: int | None = None,
 ) -> Rung:
     """Run one trial and return its best rung.
 
@@ -56,9 +59,13 @@ def train(
         metric: dev metric that decides which rung's weights are kept.
         cache: folder for what trials of one base share: its embeddings, mined negatives, converted weights.
         device: none: the first GPU, else the CPU.
+        memory: bytes of the device that the trial may take; none: all of a GPU, no limit on a CPU. Where the estimate
+            says that the batch would not fit, the loss is cached and activations are recomputed: the same batch, and
+            so the same experiment, in less memory.
 
     Raises:
-        InputError: the configuration cannot be built (unknown base, targets that match nothing, ...).
+        InputError: the configuration cannot be built (unknown base, targets that match nothing, ...), or one text at
+            a time would not fit in the memory.
         TrialFailed: training went wrong (a loss that is not finite, an adapter that does not move).
     """
     place = resolve_device(device)
@@ -67,6 +74,7 @@ def train(
     for rung in done:
         report(rung)
     if not (done and done[-1].rung == done[-1].rungs):
+        config = _fitted(config, place, precision, memory)
         model = build_model(config, place, cache_folder=cache)
         dev = _DevEvaluation(config, data, report, folder, metric, precision, model)
         if config.method == "none":
@@ -77,6 +85,15 @@ def train(
         done = rungs_done(folder)
     drop_resume_state(Path(done[-1].folder))
     return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
+
+
+def _fitted(config: TrialConfig, place: torch.device, precision: Precision, memory: int | None) -> TrialConfig:
+    if memory is None and place.type == "cuda":
+        memory = torch.cuda.get_device_properties(place).total_memory
+    if memory is None or config.method == "none":
+        return config
+    attention, _ = resolve_attention(config, resolve_base(config), place)
+    return fit_to_memory(config, memory, "cuda" if place.type == "cuda" else "cpu", precision.name, attention)
 
 
 def _fit(
