@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import py3langid
@@ -23,6 +24,7 @@ LANGUAGE_SAMPLE = 300
 LANGUAGE_LENGTH = (40, 500)  # characters; shorter texts do not tell, of longer ones the start does
 SKETCHED = 20_000  # passages of training, and of dev and test, that are compared
 PERMUTATIONS = 128
+BLANK = MinHash(num_perm=PERMUTATIONS, hashfunc=crc32)  # copied, since drawing the permutations takes longest
 
 
 @dataclass
@@ -94,6 +96,6 @@ def _sketch(text: str) -> MinHash:
     """MinHash over the words and word pairs of a text, case folded."""
     words = fold(text).casefold().split()
     pieces = {*words, *(" ".join(pair) for pair in pairwise(words))}
-    sketch = MinHash(num_perm=PERMUTATIONS)
+    sketch = BLANK.copy()
     sketch.update_batch([piece.encode("utf-8") for piece in pieces])
     return sketch
