@@ -64,6 +64,15 @@ def export(run: Path, dest: Path, trial: int | None) -> None:
 
 
 @cli.command()
+@click.argument("run", type=FOLDER)
+def report(run: Path) -> None:
+    """Write a run's report: report.html, one page that needs no network, and plots/*.png."""
+    from search.report import write_report
+
+    click.echo(write_report(run))
+
+
+@cli.command()
 @click.argument("spec", type=FOLDER)
 @click.option("--base", help="base model in place of the spec's")
 @click.option("--json", "as_json", is_flag=True, help="the plan as JSON")

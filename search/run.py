@@ -21,11 +21,11 @@ from search.console import make_console
 from search.display import LiveTable
 from search.leaderboard import Row, as_table, leaderboard, write_leaderboard
 from search.promote import BENCHMARK, BEST, promote
-from search.run_folder import Staging, locked
+from search.run_folder import STAND_INS, Staging, locked
 from search.smoke import smoke_spec
 from search.spec import SearchSpec, load_spec
 from search.study import Study
-from search.summary import print_benchmark, print_how_to_load, savings
+from search.summary import print_benchmark, print_how_to_load, savings, shown_path
 from search.tuner import concurrency, connect, make_tuner
 from trainables.bases import resolve_base
 
@@ -51,7 +51,7 @@ def run_search(
         console.print(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
-        spec = smoke_spec(spec, runs.resolve() / ".stand-ins" / spec.name)
+        spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
     for base_config in {config.base: config for config in spec.parsed_space().configs()}.values():
         resolve_base(base_config)  # an unknown base is told now, not by each trial
     run = (runs / spec.name).resolve()
@@ -101,6 +101,7 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
         return 1
     print_benchmark(benchmark, console)
     print_how_to_load(run / BEST, console)
+    _report(run, console)
     return 0
 
 
@@ -120,6 +121,20 @@ def _promoted(
     document["seconds"] = {**seconds, **document["seconds"]}
     write_whole(run / BENCHMARK, json.dumps(document, indent=1, ensure_ascii=False))
     return document
+
+
+def _report(run: Path, console: Console) -> None:
+    """Write the report. The search is done and its model exported: whatever goes wrong here must not undo that."""
+    try:
+        from search.report import write_report
+
+        with console.status("Writing the report"):
+            page = write_report(run)
+    except Exception as error:
+        why = escape(f"{type(error).__name__}: {error}".splitlines()[0])
+        console.print(f"[yellow]The report was not written[/] ({why}); `embtune report {run}` tries again.")
+        return
+    console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
 
 
 def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:

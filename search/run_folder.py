@@ -19,6 +19,7 @@ from search.spec import SearchSpec
 from search.study import JOURNAL
 from trainables.data import prepare
 
+STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 FREE_TO_CHANGE = ("budget", "resources", "name")
 
 

@@ -60,9 +60,14 @@ def optimism(benchmark: Mapping[str, Any]) -> str:
     )
 
 
+def shown_path(path: Path) -> str:
+    """Relative to where the user is, if it is below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def print_how_to_load(best: Path, console: Console) -> None:
     """The exported model's path, and the two lines that load it."""
-    shown = best.relative_to(Path.cwd()) if best.is_relative_to(Path.cwd()) else best
+    shown = shown_path(best)
     console.print(f"The best model is in [bold]{shown}[/]. Load it with", highlight=False)
     console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
     console.print(f'    model = SentenceTransformer("{shown}")', highlight=False, soft_wrap=True)

@@ -1,0 +1,77 @@
+"""How much each hyper-parameter mattered for standing near the top of the leaderboard."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, create_trial
+
+from search.leaderboard import Row
+
+MIN_TRIALS = 8  # fewer say nothing about several parameters
+TOP = 0.25  # share of the trials that count as the top
+MIN_TOP = 5  # trials in the top, which Optuna asks for
+SHUFFLES = 100
+
+
+@dataclass(frozen=True)
+class Importance:
+    """One field of the configuration.
+
+    Attributes:
+        field: its name.
+        share: of the whole importance, 0 to 1.
+        chance: what a field reaches in 95 % of the leaderboards in shuffled order; below it, a share means nothing.
+    """
+
+    field: str
+    share: float
+    chance: float
+
+
+def field_of(key: str) -> str:
+    """The configuration's field behind a parameter of the study: branches of a field are parameters of their own."""
+    return key.split("|", 1)[0]
+
+
+def importances(trials: Sequence[FrozenTrial], rows: Sequence[Row], seed: int) -> list[Importance]:
+    """Importance of each searched field, greatest first; empty with too few ranked trials.
+
+    PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255) asks how differently a field is spread among the top trials and
+    among all. It needs their order only, so pruned trials count as well, at their places in the leaderboard: below the
+    complete ones, where a comparison of scores of whole and of stopped trainings would not be fair.
+    """
+    places = {row.trial: row.rank for row in rows if row.rank}
+    ranked = [trial for trial in trials if trial.number in places and trial.params]
+    if len(ranked) < MIN_TRIALS:
+        return []
+    ranks = np.array([places[trial.number] for trial in ranked])
+    found = _shares(ranked, ranks)
+    draw = np.random.default_rng(seed)
+    shuffled = [_shares(ranked, draw.permutation(ranks)) for _ in range(SHUFFLES)]
+    return [
+        Importance(field, share, float(np.quantile([other[field] for other in shuffled], 0.95)))
+        for field, share in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _shares(trials: Sequence[FrozenTrial], ranks: np.ndarray) -> Mapping[str, float]:
+    """Field -> share. One field's branches share its name: the evaluator keeps their domains apart by itself."""
+    study = optuna.create_study(direction="minimize")
+    for trial, rank in zip(trials, ranks, strict=True):
+        study.add_trial(
+            create_trial(
+                params={field_of(key): value for key, value in trial.params.items()},
+                distributions={field_of(key): domain for key, domain in trial.distributions.items()},
+                value=float(rank),
+            )
+        )
+    top = min(0.5, max(TOP, MIN_TOP / len(trials)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=top))
