@@ -207,6 +207,21 @@ def test_several_devices_share_a_step_that_keeps_the_promise(
     assert skipped == one[2:]
 
 
+def test_a_run_resumed_on_several_devices_starts_in_its_epoch(
+    prepared: TrialData, tiny_base: TinyBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer wraps the sampler twice there and cannot tell it the epoch."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = TrialConfig(base=str(tiny_base("bert")), batch_size=16, precision="fp32")
+    model = build_model(config, "cpu")
+    pairs, factory = batch_sampler_for(config, prepared, model)
+    sampler = factory(pairs)
+    sampler.set_epoch(3)
+    _, resumed = batch_sampler_for(config, prepared, model, start_epoch=3)
+    shard = BatchSamplerShard(resumed(pairs), num_processes=2, process_index=1, even_batches=False)
+    assert list(SkipBatchSampler(shard, skip_batches=2)) == list(sampler)[1::2][2:]
+
+
 def test_full_batches_repeat_a_row_rather_than_fall_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     # Eight concepts, of which two share a text: only batches without one of them are full.

@@ -81,18 +81,33 @@ def test_without_concepts_rows_that_share_a_text_are_on_one_side(
     assert all(len(parts) == 1 for parts in sides.values())
 
 
-@given(rows=some_rows, more=some_rows, at=st.integers(0, 120), concepts=st.booleans())
-@settings(max_examples=100, deadline=None)
+# Few texts for many rows: what is added joins what is there.
+crowded_rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "concept": st.integers(0, 20).map(str),
+            "anchor": st.integers(0, 40).map("anchor {}".format),
+            "positive": st.integers(0, 40).map("passage {}".format),
+        }
+    ),
+    min_size=8,
+    max_size=40,
+)
+
+
+@given(rows=crowded_rows, more=crowded_rows, at=st.integers(0, 40), concepts=st.booleans())
+@settings(max_examples=200, deadline=None)
 def test_adding_rows_moves_no_test_row_into_training(
     folder: Path, rows: list[dict[str, Any]], more: list[dict[str, Any]], at: int, concepts: bool
 ) -> None:
     """Not its concept, not its texts; wherever in the file the rows are put."""
     if not concepts:
         rows, more = ([{n: row[n] for n in ("anchor", "positive")} for row in half] for half in (rows, more))
-    before = surveyed(rows, folder)
+    split = {"test": 0.3}
+    before = surveyed(rows, folder, split=split)
     held = [rows[line - 1] for line, part in zip(before.line_N, before.parts_N, strict=True) if part == TEST]
     grown = rows[:at] + more + rows[at:]
-    after = surveyed(grown, folder)
+    after = surveyed(grown, folder, split=split)
     trained = [grown[line - 1] for line, part in zip(after.line_N, after.parts_N, strict=True) if part in (TRAIN, DEV)]
     for name in ("concept", "anchor", "positive") if concepts else ("anchor", "positive"):
         assert {row[name] for row in held}.isdisjoint(row[name] for row in trained)

@@ -138,8 +138,6 @@ class ConceptBatchSampler(DefaultBatchSampler):
             generator=generator,
             seed=config.seed if seed is None else seed,
         )
-        # accelerate passes set_epoch on to `.sampler`, never to a batch sampler that it has wrapped
-        self.sampler: Any = self
         self._devices, self._config, self._keys, self._embed = devices, config, keys, embed
         self._sorted = _notebook_order(anchors, concepts) if config.batches == "sorted" else None
         step = self.batch_size * devices
