@@ -67,9 +67,14 @@ def export(run: Path, dest: Path, trial: int | None) -> None:
 @click.argument("run", type=FOLDER)
 def report(run: Path) -> None:
     """Write a run's report: report.html, one page that needs no network, and plots/*.png."""
-    from search.report import write_report
+    from search.console import make_console
 
-    click.echo(write_report(run))
+    console = make_console()
+    with console.status("Writing the report"):
+        from search.report import write_report
+
+        page = write_report(run)
+    click.echo(page)
 
 
 @cli.command()

@@ -26,7 +26,8 @@ class Importance:
     Attributes:
         field: its name.
         share: of the whole importance, 0 to 1.
-        chance: what a field reaches in 95 % of the leaderboards in shuffled order; below it, a share means nothing.
+        chance: on the same scale and at most 1, what the field stays below in 95 % of the leaderboards in shuffled
+            order; a share below it means nothing.
     """
 
     field: str
@@ -51,17 +52,23 @@ def importances(trials: Sequence[FrozenTrial], rows: Sequence[Row], seed: int) -
     if len(ranked) < MIN_TRIALS:
         return []
     ranks = np.array([places[trial.number] for trial in ranked])
-    found = _shares(ranked, ranks)
+    found = _divergences(ranked, ranks)
+    total = sum(found.values()) or 1.0
     draw = np.random.default_rng(seed)
-    shuffled = [_shares(ranked, draw.permutation(ranks)) for _ in range(SHUFFLES)]
+    shuffled = [_divergences(ranked, draw.permutation(ranks)) for _ in range(SHUFFLES)]
+    # Divergences, not shares, are compared: in a shuffled leaderboard, too, some field has the greatest share.
+    chance = {field: float(np.quantile([other[field] for other in shuffled], 0.95)) for field in found}
     return [
-        Importance(field, share, float(np.quantile([other[field] for other in shuffled], 0.95)))
-        for field, share in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        Importance(field, value / total, min(1.0, chance[field] / total))
+        for field, value in sorted(found.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 
-def _shares(trials: Sequence[FrozenTrial], ranks: np.ndarray) -> Mapping[str, float]:
-    """Field -> share. One field's branches share its name: the evaluator keeps their domains apart by itself."""
+def _divergences(trials: Sequence[FrozenTrial], ranks: np.ndarray) -> Mapping[str, float]:
+    """Field -> how differently it is spread among the top trials and among all.
+
+    One field's branches share its name: the evaluator keeps their domains apart by itself.
+    """
     study = optuna.create_study(direction="minimize")
     for trial, rank in zip(trials, ranks, strict=True):
         study.add_trial(
@@ -74,4 +81,4 @@ def _shares(trials: Sequence[FrozenTrial], ranks: np.ndarray) -> Mapping[str, fl
     top = min(0.5, max(TOP, MIN_TOP / len(trials)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=top))
+        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=top), normalize=False)

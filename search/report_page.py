@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def render(data: RunData) -> str:
-    """The whole page. All text of the user's is escaped: by Jinja in the page, by html.escape in figures."""
+    """The whole page. All text of the user's is escaped: by Jinja in the page, by `plain` in figures."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

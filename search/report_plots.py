@@ -3,7 +3,7 @@ light and dark both read well."""
 
 from __future__ import annotations
 
-from html import escape
+import html
 from typing import Any
 
 import plotly.graph_objects as go
@@ -46,7 +46,7 @@ def benchmark(data: RunData) -> go.Figure | None:
     for protocol, part in data.benchmark["protocols"].items():
         for metric, c in part["comparisons"].items():
             label = f"{metric}, {protocol}" if len(data.benchmark["protocols"]) > 1 else metric
-            label = f"<b>{escape(label)}</b>" if (metric, protocol) == (data.metric, data.protocol) else escape(label)
+            label = f"<b>{plain(label)}</b>" if (metric, protocol) == (data.metric, data.protocol) else plain(label)
             labels.append(label)
             figure.add_scatter(
                 x=[c["difference"]],
@@ -103,7 +103,7 @@ def importance(data: RunData) -> go.Figure | None:
     """Share of each field, and what chance alone reaches."""
     if not data.importance:
         return None
-    fields = [escape(one.field) for one in data.importance]
+    fields = [plain(one.field) for one in data.importance]
     figure = go.Figure()
     figure.add_bar(
         x=[one.share for one in data.importance],
@@ -141,7 +141,7 @@ def slice_of(data: RunData, axis: Axis) -> go.Figure:
                 "opacity": FADED if faded else 0.9,
                 "line": {"width": 0},
             },
-            text=[f"trial {r.trial}, {escape(shown(axis.values[r.trial]))}" for r in rows],
+            text=[f"trial {r.trial}, {plain(shown(axis.values[r.trial]))}" for r in rows],
             hovertemplate="%{text}: %{y:.4f}<extra></extra>",
         )
     ticks = axis.ticks()
@@ -149,11 +149,11 @@ def slice_of(data: RunData, axis: Axis) -> go.Figure:
     figure.update_xaxes(
         tickangle=-25 if tilted else 0,
         tickvals=[place for place, _ in ticks],
-        ticktext=[escape(short(t)) for _, t in ticks],
+        ticktext=[plain(short(t)) for _, t in ticks],
         range=[-0.12, 1.12],
     )
     title = axis.field + (" (log)" if axis.log else "")
-    figure.update_layout(title={"text": escape(title), "font": {"size": 13}, "x": 0.5})
+    figure.update_layout(title={"text": plain(title), "font": {"size": 13}, "x": 0.5})
     return _finished(figure, 240, legend=False)
 
 
@@ -180,10 +180,10 @@ def parallel(data: RunData) -> go.Figure | None:
     for at, ticks in enumerate([*(a.ticks() for a in data.axes), [(0.0, f"{low:.4f}"), (1.0, f"{high:.4f}")]]):
         figure.add_vline(x=at, line={"color": GREY, "width": 1}, opacity=0.5)
         for place, label in ticks:
-            figure.add_annotation(x=at, y=place, text=escape(short(label)), showarrow=False, xanchor="left", xshift=5)
+            figure.add_annotation(x=at, y=place, text=plain(short(label)), showarrow=False, xanchor="left", xshift=5)
     if any(len(a.values) < len(data.rows) for a in data.axes):
         figure.add_annotation(x=0, y=UNUSED, text="not used", showarrow=False, xanchor="right", xshift=-8)
-    names = [*(escape(a.field) for a in data.axes), escape(f"dev {data.metric}")]
+    names = [*(plain(a.field) for a in data.axes), plain(f"dev {data.metric}")]
     figure.update_xaxes(
         tickvals=list(range(len(names))), ticktext=names, side="top", range=[-0.3, len(names) - 0.4], showgrid=False
     )
@@ -253,7 +253,12 @@ def look(row: Row, chosen: int | None) -> tuple[str, str, float, float]:
 
 def config_line(row: Row, data: RunData) -> str:
     """The searched fields of a trial, for a hover."""
-    return escape(", ".join(f"{a.field} {shown(a.values[row.trial])}" for a in data.axes if row.trial in a.values))
+    return plain(", ".join(f"{a.field} {shown(a.values[row.trial])}" for a in data.axes if row.trial in a.values))
+
+
+def plain(text: str) -> str:
+    """Text that stands as it is in a figure: Plotly reads some HTML, and mathematics between dollar signs."""
+    return html.escape(text).replace("$", "&#36;")
 
 
 def short(label: str) -> str:
@@ -272,6 +277,6 @@ def _finished(figure: go.Figure, height: int, *, x: str = "", y: str = "", legen
         "hovermode": "closest",
     }
     figure.update_layout(**layout)
-    figure.update_xaxes(title=escape(x) or None, automargin=True)
-    figure.update_yaxes(title=escape(y) or None, automargin=True)
+    figure.update_xaxes(title=plain(x) or None, automargin=True)
+    figure.update_yaxes(title=plain(y) or None, automargin=True)
     return figure

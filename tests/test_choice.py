@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_a_tie_is_told_from_a_small_but_steady_difference(noisy: tuple[Path, lis
     # Unpaired, trial 2 could not be told from the others: the intervals of the two means overlap.
     scores = {r.trial: Scores.load(checkpoint_folder(run, r) / SCORES) for r in rows}
     errors = [scores[trial].standard_error(METRIC) for trial in (rows[0].trial, 2)]
-    assert rows[0].metrics[METRIC] - rows[2].metrics[METRIC] < 1.96 * float(np.hypot(*errors))
+    assert rows[0].metrics[METRIC] - rows[2].metrics[METRIC] < 1.96 * math.hypot(*errors)
     full = compare(scores[rows[0].trial], scores[2], METRIC)
     assert full.high < 0
 

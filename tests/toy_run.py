@@ -97,11 +97,17 @@ def toy_rung(
     return rung, scores
 
 
-def make_run(folder: Path, name: str = "toy", *, finished: bool = True, **changes: Any) -> Path:
-    """A run's folder, up to its benchmark when `finished`."""
+def make_run(
+    folder: Path, name: str = "toy", *, base: str = "some/base", suffix: str = "", finished: bool = True, **changes: Any
+) -> Path:
+    """A run's folder, up to its benchmark when `finished`; `suffix` is put at the end of every text."""
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"budget": {"trials": 8}, "data": {"split": {"dev": 0.4, "test": 0.3}}} | changes
-    spec = load_spec(write_spec(folder, Path("some/base"), name=name, **settings))
+    spec = load_spec(write_spec(folder, Path(base), name=name, **settings))
+    pairs = folder / "pairs.jsonl"
+    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    texts = [{**row, **{key: row[key] + suffix for key in ("anchor", "positive")}} for row in rows]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
     run = folder / "runs" / name
     report = prepare(spec.data, spec.folder, spec.seed, run / "data")
     write_record(spec, run, report.content_hash)
