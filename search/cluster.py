@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from evaluation.errors import InputError
 from search.spec import load_spec
+
+PATIENCE_S = 30  # that a cluster may take before it accepts jobs
 
 
 def client(address: str) -> JobSubmissionClient:
@@ -31,11 +34,20 @@ def submit(spec: Path, address: str, runs: Path) -> str:
     """Check the spec here, send its folder to the cluster and start the search there. Returns the job's id.
 
     Raises:
-        InputError: the spec is wrong, or the cluster cannot be reached.
+        InputError: the spec is wrong, or the cluster cannot be reached or takes no job.
     """
     load_spec(spec)
     command = ["embtune", "search", spec.name, "--address", "auto", "--runs", str(runs), "--resume"]
-    return client(address).submit_job(entrypoint=shlex.join(command), runtime_env={"working_dir": str(spec.parent)})
+    jobs = client(address)
+    for _ in range(PATIENCE_S):
+        try:
+            return jobs.submit_job(entrypoint=shlex.join(command), runtime_env={"working_dir": str(spec.parent)})
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            if "No available agent" not in str(error):  # a head that has just started has none yet
+                break
+            time.sleep(1)
+    raise InputError(f"--address {address}: the cluster takes no job ({reason})")
 
 
 def details(address: str, job: str) -> JobDetails:

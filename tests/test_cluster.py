@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,19 +68,33 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     home = tmp_path_factory.mktemp("home")
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
     environment.pop("RAY_ADDRESS", None)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # jobs run `embtune`
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     gcs, dashboard = free_port(), free_port()
-    start = [RAY, "start", "--head", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    start = [RAY, "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1"]
     ray_tmp = tmp_path_factory.mktemp("r")
-    subprocess.run(
-        [*start, "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--temp-dir={ray_tmp}"],
+    # --block keeps its processes in one group, which is ended as one: `ray stop` would end every Ray of this machine.
+    process = subprocess.Popen(
+        [
+            *start,
+            f"--dashboard-port={dashboard}",
+            "--num-cpus=2",
+            "--node-ip-address=127.0.0.1",
+            f"--temp-dir={ray_tmp}",
+        ],
         env=environment,
-        check=True,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
+    listed = [RAY, "job", "list", "--address", environment["TEST_DASHBOARD"]]
+    deadline = time.monotonic() + 90
+    while subprocess.run(listed, env=environment, capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline, "the head did not start"
     yield f"127.0.0.1:{gcs}", environment
-    subprocess.run([RAY, "stop", "--force"], env=environment, check=False, capture_output=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=60)
 
 
 def embtune(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -110,3 +126,36 @@ def test_a_search_runs_on_a_running_cluster(
     refused = embtune(["search", str(too_much), "--address", address], environment, tmp_path)
     assert refused.returncode == 2
     assert "the cluster's nodes have 2 CPUs and 0 GPUs" in refused.stderr
+
+
+def test_a_search_is_submitted_followed_and_stopped_as_a_job(
+    head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path
+) -> None:
+    _, environment = head
+    at = ["--address", environment["TEST_DASHBOARD"]]
+    spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 200}, pruner={"name": "none"})
+    submitted = embtune(["submit", str(spec), *at, "--runs", str(tmp_path / "runs")], environment, tmp_path)
+    assert submitted.returncode == 0, submitted.stderr
+    job = submitted.stdout.split()[0]
+    deadline = time.monotonic() + 120
+    while "trial 0: rung 1" not in (logs := embtune(["logs", job, *at], environment, tmp_path).stdout):
+        assert time.monotonic() < deadline, logs
+        time.sleep(1)
+    assert "RUNNING" in embtune(["status", job, *at], environment, tmp_path).stdout
+    assert embtune(["stop", job, *at], environment, tmp_path).stdout == "stopping\n"
+    while "STOPPED" not in (status := embtune(["status", job, *at], environment, tmp_path).stdout):
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    unknown = embtune(["status", "no-such-job", *at], environment, tmp_path)
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    assert job in unknown.stderr
+
+
+def test_a_wrong_address_is_one_line(tiny_base: TinyBase, tmp_path: Path) -> None:
+    for address, message in (
+        ("localhost", "expected the dashboard's address"),
+        ("http://127.0.0.1:9", "no Ray dashboard"),
+    ):
+        refused = embtune(["status", "job", "--address", address], dict(os.environ), tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert message in refused.stderr
