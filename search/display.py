@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.text import Text
 
 from search.leaderboard import as_table, leaderboard
@@ -26,6 +27,8 @@ class LiveTable(tune.Callback):
         return (tune.Callback, ())  # Tune pickles callbacks for a snapshot that nobody reads
 
     def __enter__(self) -> LiveTable:
+        if self._study.note:
+            self._console.print(f"[yellow]{escape(self._study.note)}[/]", highlight=False, soft_wrap=True)
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -39,9 +42,7 @@ class LiveTable(tune.Callback):
         if events == self._told:
             return
         if self._console.is_terminal:
-            ended = sum(row.state != "RUNNING" for row in rows)
-            budget = self._study.spec.budget.trials
-            line = Text(f"{ended} of {budget} trials ended, {self._study.hours() * 60:.1f} min of search", style="dim")
+            line = Text(self._study.left(), style="dim")
             self._live.update(
                 Group(as_table(rows, self._study.spec.metric, width=self._console.width), line), refresh=True
             )
@@ -56,4 +57,6 @@ class LiveTable(tune.Callback):
                         highlight=False,
                         soft_wrap=True,
                     )
+            if {(e[0], e[2]) for e in events} != {(e[0], e[2]) for e in self._told} and any(row.rank for row in rows):
+                self._console.print(self._study.left(), style="dim", highlight=False)
         self._told = events

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 
 from search.spec import PrunerSpec
+from search.wilcoxon import WilcoxonRungPruner
 
 
-def make_pruner(spec: PrunerSpec, rungs: int) -> optuna.pruners.BasePruner:
+def make_pruner(spec: PrunerSpec, rungs: int, run: Path, metric: str) -> optuna.pruners.BasePruner:
     """The study's pruner. Its whole state is in the study, so a resumed search has forgotten nothing.
 
     halving is asynchronous successive halving (Li et al. 2018, arXiv 1810.05934); hyperband runs several halvings that
@@ -22,6 +25,8 @@ def make_pruner(spec: PrunerSpec, rungs: int) -> optuna.pruners.BasePruner:
             return optuna.pruners.MedianPruner(n_startup_trials=spec.startup)
         case "percentile":
             return optuna.pruners.PercentilePruner(spec.percentile, n_startup_trials=spec.startup)
+        case "wilcoxon":
+            return WilcoxonRungPruner(run, metric, spec.p_value)
         case "patient":
             return optuna.pruners.PatientPruner(
                 optuna.pruners.MedianPruner(n_startup_trials=spec.startup), spec.patience

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from search.space import Dimension
+from search.dimensions import Dimension
 from search.spec import SearchSpec
 from trainables.config import TrialConfig
 

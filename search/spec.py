@@ -15,7 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from evaluation.errors import InputError
-from search.space import Space, did_you_mean
+from search.dimensions import did_you_mean
+from search.space import Space
+from search.starts import best_of
 from trainables.data_config import DataConfig
 
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
@@ -30,17 +32,22 @@ class Section(BaseModel):
 class SamplerSpec(Section):
     """Who proposes configurations."""
 
-    name: Literal["tpe", "random", "grid"] = "tpe"
-    startup: int = Field(8, ge=0, description="tpe: trials drawn at random, starting points included, before it models")
+    name: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    startup: int = Field(
+        8, ge=0, description="tpe, gp: trials drawn at random, starting points included, before it models"
+    )
 
 
 class PrunerSpec(Section):
     """Who stops bad trials. Steps are rungs: equal shares of a trial's training."""
 
-    name: Literal["halving", "hyperband", "median", "percentile", "patient", "none"] = "halving"
+    name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = "halving"
     reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung")
     percentile: float = Field(50.0, gt=0, lt=100, description="percentile: share of the trials at a rung that go on")
     startup: int = Field(3, ge=0, description="median, percentile: finished trials before anything is stopped")
+    p_value: float = Field(
+        0.05, gt=0, lt=1, description="wilcoxon: chance of stopping a trial that is as good as the best at its rung"
+    )
     patience: int = Field(1, ge=0, description="patient: rungs without improvement that are forgiven")
 
 
@@ -49,6 +56,9 @@ class BudgetSpec(Section):
 
     trials: int = Field(20, ge=1)
     hours: float | None = Field(None, gt=0, description="wall time")
+    device_hours: float | None = Field(
+        None, gt=0, description="training and dev evaluation, times the GPUs of a trial (without any: its CPU cores)"
+    )
     target: float | None = Field(None, gt=0, le=1, description="dev score that is good enough")
     patience: int | None = Field(None, ge=1, description="finished trials in a row without a better score")
 
@@ -70,6 +80,13 @@ class ResourcesSpec(Section):
         return gpus
 
 
+class StartFromSpec(Section):
+    """An earlier run whose best configurations are tried first."""
+
+    run: str = Field(description="its folder")
+    top: int = Field(3, ge=1, description="how many of its trials")
+
+
 class SearchSpec(Section):
     """One search, complete."""
 
@@ -77,8 +94,16 @@ class SearchSpec(Section):
     seed: int = Field(42, ge=0)
     data: DataConfig
     space: dict[str, Any]
+    constraints: list[str] = Field(
+        default_factory=list, description="between fields that hold numbers, such as r * batch_size <= 1024"
+    )
     start: list[dict[str, Any]] = Field(default_factory=list, description="configurations that are tried first")
+    start_from: StartFromSpec | None = Field(None, description="an earlier run; its best join `start`")
     metric: str = Field("ndcg@10", description="dev metric that is maximised")
+    minimize: Literal["trainable", "eval_s"] | None = Field(
+        None,
+        description="a second objective: trained parameters, or seconds of a dev evaluation; needs pruner none",
+    )
     sampler: SamplerSpec = Field(default_factory=SamplerSpec)
     pruner: PrunerSpec = Field(default_factory=PrunerSpec)
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
@@ -101,7 +126,7 @@ class SearchSpec(Section):
         return self._folder
 
     def parsed_space(self) -> Space:
-        return Space.parse(self.space, self.seed)
+        return Space.parse(self.space, self.seed, self.constraints)
 
 
 def load_spec(path: Path, base: str | None = None) -> SearchSpec:
@@ -132,13 +157,33 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
         raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
     spec._folder = folder.resolve()
     try:
-        space = spec.parsed_space()
-        for i, point in enumerate(spec.start):
-            space.point(point, f"start[{i}]")
-        if spec.sampler.name == "grid":
-            space.grid()
+        return _checked(spec)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _checked(spec: SearchSpec) -> SearchSpec:
+    """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
+    space = spec.parsed_space()
+    if spec.minimize and spec.pruner.name != "none":
+        raise InputError(
+            f"pruner.name: {spec.pruner.name} beside minimize: with two objectives no trial is worse than another "
+            "before its end; expected none"
+        )
+    if spec.start_from is not None:
+        points = best_of(spec.folder / spec.start_from.run, space, spec.start_from.top)
+        new = [point for point in points if point not in spec.start]
+        spec = spec.model_copy(update={"start": [*spec.start, *new], "start_from": None})
+    for i, point in enumerate(spec.start):
+        space.point(point, f"start[{i}]")
+    if spec.sampler.name == "grid":
+        space.grid()
+    if spec.sampler.name == "gp":
+        space.require_unconditional("sampler gp")
+        if spec.constraints:
+            raise InputError(
+                "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
+            )
     return spec
 
 

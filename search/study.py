@@ -8,22 +8,21 @@ sampler would start its random numbers again.
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.errors import InputError
+from search.budget import best_rung, left, spent
+from search.journal import Journal
 from search.pruners import make_pruner
 from search.samplers import make_sampler
 from search.spec import SearchSpec
@@ -33,6 +32,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 JOURNAL = "study.journal"
+KNOWN = (TrialState.COMPLETE, TrialState.PRUNED)
 MAX_REPEATS = 100  # proposals in a row that are known already, after which the space counts as exhausted
 
 
@@ -51,24 +51,33 @@ class Study:
         self.spec = spec
         self.space = spec.parsed_space()
         self._concurrent = concurrent
+        self._journal = Journal(run / JOURNAL)
+        self._storage = JournalStorage(self._journal)
         self._study = optuna.create_study(
-            storage=open_storage(run),
+            storage=self._storage,
             study_name=spec.name,
-            direction="maximize",
-            pruner=make_pruner(spec.pruner, self.rungs),
+            directions=["maximize", "minimize"] if spec.minimize else ["maximize"],
+            pruner=make_pruner(spec.pruner, self.rungs, run, spec.metric),
             load_if_exists=True,
         )
-        self._resumable = [t.number for t in self._study.get_trials(states=(TrialState.RUNNING,))]
+        self._used_up = ""
         self._live: dict[int, optuna.Trial] = {}
+        self._resumable = [t.number for t in self._study.get_trials(states=(TrialState.RUNNING,))]
         self._elapsed_before = float(self._study.user_attrs.get("elapsed_s", 0.0))
         self._opened = time.monotonic()
         if not self._study.user_attrs.get("starts_enqueued"):
             # Once only: a reopened study that enqueues them again would run them again.
-            for i, start in enumerate(spec.start):
-                self._study.enqueue_trial(self.space.point(start, f"start[{i}]"))
-            for point in self.space.grid(spec.seed) if spec.sampler.name == "grid" else ():
-                self._study.enqueue_trial(point)
-            self._study.set_user_attr("starts_enqueued", True)
+            with self._journal.together():
+                for i, start in enumerate(spec.start):
+                    self._study.enqueue_trial(self.space.point(start, f"start[{i}]"))
+                for point in self.space.grid(spec.seed) if spec.sampler.name == "grid" else ():
+                    self._study.enqueue_trial(point)
+                self._study.set_user_attr("starts_enqueued", True)
+
+    @property
+    def note(self) -> str:
+        """What was found wrong with the journal and set right; empty when all was well."""
+        return self._journal.note
 
     @property
     def rungs(self) -> int:
@@ -78,44 +87,34 @@ class Study:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """Trials that have been proposed, in order, without those that repeat a known one."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [t for t in trials if t.state != TrialState.WAITING and "repeats" not in t.user_attrs]
+        """Trials that were proposed to run, in order: without those that repeat a known one or are infeasible."""
+        return [t for t in self._study.get_trials(deepcopy=False) if "config" in t.user_attrs]
 
     def next_trial(self) -> Proposal | None:
         """The next configuration to run: first the trials that a stopped search left running, then new proposals.
 
         A proposal equal to a finished trial is not run again: its known result is told to the study and another one
-        is asked for. None when the budget is spent or the space is exhausted.
+        is asked for. So is an infeasible combination, which the study learns as a violated constraint. None when the
+        budget is spent or the space is exhausted.
         """
         if self._resumable:
             number = self._resumable.pop(0)
-            frozen = self._study.get_trials(deepcopy=False)[number]
+            frozen = self.trial(number)
             self._live[number] = optuna.trial.Trial(self._study, frozen._trial_id)
-            if "config" in frozen.user_attrs:
-                return Proposal(number, TrialConfig.model_validate(frozen.user_attrs["config"]))
-            self.fail(number, "the search was stopped before its configuration was complete")
-        for _ in range(MAX_REPEATS):
-            if self.exhausted():
-                return None
-            self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self._concurrent)
-            trial = self._study.ask()
-            try:
-                config = self.space.sample(trial)
-            except InputError as error:
-                trial.set_user_attr("failure", str(error))
-                self._study.tell(trial, state=TrialState.FAIL)
-                continue
-            document = config.model_dump(mode="json")
-            twin = next(
-                (t for t in self.trials if t.user_attrs.get("config") == document and t.state.is_finished()), None
-            )
-            if twin is not None and twin.state != TrialState.FAIL:
-                self._repeat(trial, twin)
-                continue
-            trial.set_user_attr("config", document)
-            self._live[trial.number] = trial
-            return Proposal(trial.number, config)
+            return Proposal(number, TrialConfig.model_validate(frozen.user_attrs["config"]))
+        turns_down = 0
+        while not self.exhausted():
+            with self._journal.together():
+                self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self._concurrent)
+                trial = self._study.ask()
+                config = self._feasible(trial)
+                if config is not None and not self._known(trial, config):
+                    trial.set_user_attr("config", config.model_dump(mode="json"))
+                    self._live[trial.number] = trial
+                    return Proposal(trial.number, config)
+            turns_down += 1
+            if turns_down == MAX_REPEATS and self.spec.sampler.name != "grid":
+                self._used_up = f"{MAX_REPEATS} proposals in a row were known already or infeasible"
         return None
 
     def report(self, number: int, rung: int, record: Mapping[str, Any]) -> bool:
@@ -128,14 +127,18 @@ class Study:
         frozen = self.trial(number)
         if frozen.state.is_finished():
             return True
-        if rung not in frozen.intermediate_values:
-            # The record first: a rung value without its record would be a rung half told.
+        if rung in frozen.intermediate_values:
+            return False  # its verdict was to go on
+        with self._journal.together():
             trial.set_user_attr(f"rung_{rung}", dict(record))
-            trial.report(value, rung)
             self._study.set_user_attr("elapsed_s", round(self.hours() * 3600, 1))
-        if rung < self.rungs and trial.should_prune():
-            self._study.tell(trial, state=TrialState.PRUNED)
-            return True
+            if self.spec.minimize:  # trial.report and should_prune refuse two objectives
+                self._storage.set_trial_intermediate_value(frozen._trial_id, rung, value)
+                return False
+            trial.report(value, rung)
+            if rung < self.rungs and trial.should_prune():
+                self._study.tell(trial, state=TrialState.PRUNED)
+                return True
         return False
 
     def complete(self, number: int) -> None:
@@ -146,14 +149,18 @@ class Study:
         frozen = self.trial(number)
         if frozen.state.is_finished() or self.rungs not in frozen.intermediate_values:
             return
-        self._study.tell(self._live[number], max(frozen.intermediate_values.values()))
+        best, value = best_rung(frozen)
+        second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []
+        with self._journal.together():
+            self._study.tell(self._live[number], [value, *second])
 
     def fail(self, number: int, reason: str) -> None:
         """The trial cannot go on; the search can."""
         if self.trial(number).state.is_finished():
             return
-        self._live[number].set_user_attr("failure", reason)
-        self._study.tell(self._live[number], state=TrialState.FAIL)
+        with self._journal.together():
+            self._live[number].set_user_attr("failure", reason)
+            self._study.tell(self._live[number], state=TrialState.FAIL)
 
     def unfinished(self) -> bool:
         """Whether trials were started that have not ended."""
@@ -164,26 +171,17 @@ class Study:
 
     def exhausted(self) -> str:
         """Why no further trial is proposed; empty while the budget lasts."""
-        budget = self.spec.budget
-        trials = self.trials
-        if len(trials) >= budget.trials:
-            return f"all {budget.trials} trials of the budget were proposed"
-        if budget.hours is not None and self.hours() >= budget.hours:
-            return f"the budget of {budget.hours:g} h is spent"
-        scores = [best_rung(t)[1] for t in trials if t.state == TrialState.COMPLETE]
-        if budget.target is not None and scores and max(scores) >= budget.target:
-            return f"the target {budget.target:g} was reached"
-        finished = sorted(
-            (t for t in trials if t.state.is_finished()), key=lambda t: t.datetime_complete or datetime.max
-        )
-        values = [best_rung(t)[1] if t.state == TrialState.COMPLETE else -math.inf for t in finished]
-        if budget.patience is not None and len(values) > budget.patience:
-            since_best = len(values) - 1 - int(np.argmax(values))
-            if since_best >= budget.patience:
-                return f"no better score in {since_best} trials"
+        if self._used_up:
+            return self._used_up
+        if reason := spent(self.spec, self.trials, self.hours()):
+            return reason
         if self.spec.sampler.name == "grid" and not self._study.get_trials(states=(TrialState.WAITING,)):
             return "every point of the grid was proposed"
         return ""
+
+    def left(self) -> str:
+        """What the budget still holds, for people."""
+        return left(self.spec, self.trials, self.hours(), self._concurrent)
 
     def hours(self) -> float:
         """Wall time of the search so far, without the time between a stop and a resume."""
@@ -193,25 +191,28 @@ class Study:
         number = len(self._study.get_trials(deepcopy=False))
         return int(np.random.SeedSequence([self.spec.seed, number]).generate_state(1)[0])
 
-    def _repeat(self, trial: optuna.Trial, twin: FrozenTrial) -> None:
+    def _feasible(self, trial: optuna.Trial) -> TrialConfig | None:
+        """The trial's configuration; none, and the trial told as a violated constraint, where it is infeasible."""
+        try:
+            config = self.space.sample(trial)
+        except InputError as error:
+            trial.set_user_attr("infeasible", str(error))
+            trial.set_constraint("feasible", 1.0)
+            self._study.tell(trial, state=TrialState.PRUNED)
+            return None
+        if self.space.constraints:
+            trial.set_constraint("feasible", 0.0)
+        return config
+
+    def _known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
+        """Whether a finished trial had this configuration; its result is then told as this trial's."""
+        document = config.model_dump(mode="json")
+        twin = next((t for t in self.trials if t.user_attrs["config"] == document and t.state in KNOWN), None)
+        if twin is None:
+            return False
         trial.set_user_attr("repeats", twin.number)
         for rung, value in sorted(twin.intermediate_values.items()):
-            trial.report(value, rung)
-        self._study.tell(trial, None if twin.state == TrialState.PRUNED else twin.value, state=twin.state)
-
-
-def open_storage(run: Path) -> JournalStorage:
-    """The run's journal. The caller holds the run's lock, so a lock file left by a killed search is stale."""
-    journal = run / JOURNAL
-    for stale in run.glob(f"{JOURNAL}.lock*"):
-        stale.unlink()
-    return JournalStorage(JournalFileBackend(str(journal)))
-
-
-def best_rung(trial: FrozenTrial) -> tuple[int, float]:
-    """The rung with the trial's best dev score, the earliest of equals, and that score; (0, -inf) before the first."""
-    best, value = 0, -math.inf
-    for rung, score in sorted(trial.intermediate_values.items()):
-        if score > value:
-            best, value = rung, score
-    return best, value
+            self._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
+        pruned = twin.state == TrialState.PRUNED
+        self._study.tell(trial, None if pruned else twin.values, state=twin.state)
+        return True

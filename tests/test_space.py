@@ -123,3 +123,60 @@ def test_conditions_in_a_circle_are_refused() -> None:
     }
     with pytest.raises(InputError, match="wait for each other"):
         Space.parse(section, seed=0)
+
+
+def test_constraints_hold_in_every_sample_and_every_corner() -> None:
+    section = {**BASIC, "method": ["lora", "full"], "batch_size": [16, 32, 64]}
+    space = Space.parse(section, seed=0, constraints=["r * batch_size <= 512", "batch_size >= 2 * r"])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    refused = 0
+    for _ in range(80):
+        try:
+            config = space.sample(study.ask())
+        except InputError:
+            refused += 1
+            continue
+        # A rank constrains nothing where there is no adapter.
+        assert config.method == "full" or (config.r * config.batch_size <= 512 and config.batch_size >= 2 * config.r)
+    assert 0 < refused < 80
+    lora = [(c.r, c.batch_size) for c in space.configs() if c.method == "lora" and c.targets == "qv"]
+    assert sorted(lora) == [(8, 16), (8, 32), (8, 64), (16, 32)]
+
+
+def test_a_constraint_on_a_field_without_a_value_says_nothing() -> None:
+    space = Space.parse({**BASIC, "lr": 1e-4, "max_length": [128, 512]}, seed=0, constraints=["max_length <= 256"])
+    assert {c.max_length for c in space.configs()} <= {128, None}
+    assert list(Space.parse(BASIC, seed=0, constraints=["max_length <= 256"]).configs())
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        ("r * batch_size", "expected products of fields and numbers"),
+        ("__import__('os').system('true') < 1", "expected products"),
+        ("r ** 2 < 9", "expected products"),
+        ("rank < 9", "rank is no field that holds a number"),
+        ("base == 3", "base is no field that holds a number"),
+    ],
+)
+def test_a_constraint_that_is_none_is_refused(constraint: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Space.parse(BASIC, seed=0, constraints=[constraint])
+    assert message in str(caught.value)
+    assert "constraints[0]" in str(caught.value)
+
+
+def test_a_grid_holds_feasible_points_only() -> None:
+    points = Space.parse({**BASIC, "lr": 1e-4}, seed=0, constraints=["r < 16"]).grid()
+    assert {(p["r"], p["targets"]) for p in points} == {(8, "qv"), (8, "qkv")}
+
+
+def test_another_searchs_configuration_becomes_a_starting_point() -> None:
+    space = Space.parse({**BASIC, "alpha_ratio": [1, 2]}, seed=0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    config = space.sample(study.ask())
+    start = space.start_at(config.model_dump(mode="json"))
+    assert start == {"targets": config.targets, "r": config.r, "lr": config.lr, "alpha_ratio": config.alpha / config.r}
+    assert space.at(start) == config
+    with pytest.raises(InputError, match="r: 8 is outside the space"):
+        Space.parse({**BASIC, "r": [2, 4]}, seed=0).start_at({**config.model_dump(), "r": 8})

@@ -59,6 +59,13 @@ def test_every_preset_loads(preset: Path) -> None:
         (GOOD + "start: [{r: 12}]\n", "start[0].r: 12 is outside the space"),
         (GOOD + "sampler: {name: grid}\n", "space.lr: a range; sampler grid expected a list of values"),
         (GOOD + "name: a/b\n", "name: 'a/b' names a folder"),
+        (GOOD + "minimize: trainable\n", "pruner.name: halving beside minimize"),
+        (GOOD + "minimize: colour\n", "minimize: input should be 'trainable' or 'eval_s'"),
+        (GOOD + "constraints: [r > lots]\n", "constraints[0]: 'r > lots': lots is no field"),
+        (GOOD + "constraints: [r > 8]\nsampler: {name: gp}\n", "constraints: sampler gp cannot learn them"),
+        (GOOD + "constraints: [r > 8]\nstart: [{r: 8}]\n", "r > 8 does not hold for r 8"),
+        (GOOD + "  method: [lora, full]\nsampler: {name: gp}\n", "space.r: depends on method; sampler gp expected"),
+        (GOOD + "start_from: {run: runs/none}\n", "start_from.run: "),
         (GOOD.replace("base: some/base", "bose: some/base"), "space.base: missing"),
         (GOOD.replace("[8, 16]", "[]"), "space.r: an empty list"),
         ("data: {source: x.jsonl}\n", "space: missing"),
@@ -87,3 +94,25 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_no_preset_key_is_read_twice() -> None:
     for preset in PRESETS:
         assert set(yaml.safe_load(preset.read_text())) >= {"data", "space"}
+
+
+def test_starting_points_come_from_an_earlier_runs_best(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "x"
+    run.mkdir(parents=True)
+    config = {"alpha": 32.0, "base": "some/base", "lr": 1e-4}
+    rows = [
+        {"rank": 1, "config": {**config, "r": 64}},  # outside the space
+        {"rank": 2, "config": {**config, "r": 16}},
+        {"rank": 3, "config": {**config, "r": 16, "alpha": 16.0}},  # alpha is not searched: the same point
+        {"rank": 4, "config": {**config, "r": 8}},
+        {"rank": 5, "config": {**config, "r": 8, "lr": 2e-4}},
+        {"rank": 0, "config": {**config, "r": 8, "lr": 3e-4}},  # failed
+    ]
+    (run / "leaderboard.json").write_text(json.dumps({"metric": "ndcg@10", "rows": rows}))
+    text = GOOD + "start: [{r: 8, lr: 5e-5}]\nstart_from: {run: runs/x, top: 2}\n"
+    spec = load_spec(write(tmp_path, text))
+    assert spec.start == [{"r": 8, "lr": 5e-5}, {"r": 16, "lr": 1e-4}, {"r": 8, "lr": 1e-4}]
+    assert spec.start_from is None  # written out, so that spec.json repeats the run without the earlier one
+    only = write(tmp_path, GOOD.replace("[8, 16]", "[2, 4]") + "start_from: {run: runs/x}\n")
+    with pytest.raises(InputError, match=r"no trial of .* lies in this space"):
+        load_spec(only)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
+from evaluation.errors import InputError
+from search.budget import best_rung
 from search.spec import SearchSpec
-from search.study import Study, best_rung
+from search.study import Study
 from trainables.config import TrialConfig
 
 
@@ -31,6 +37,10 @@ def score(config: TrialConfig, rung: int) -> float:
     return (0.9 - 0.1 * abs(math.log10(config.lr) + 3) - 0.01 * abs(config.r - 16)) * (0.6 + 0.1 * rung)
 
 
+def record(config: TrialConfig, rung: int) -> dict[str, Any]:
+    return {"metrics": {"ndcg@10": score(config, rung)}, "train_s": 90.0, "eval_s": 10.0, "trainable": 1000 * config.r}
+
+
 def run_all(study: Study, stop_after: int | None = None) -> None:
     """Run trials one after the other until the budget ends, or leave the search after so many rungs."""
     told = 0
@@ -40,7 +50,7 @@ def run_all(study: Study, stop_after: int | None = None) -> None:
             if stop_after is not None and told == stop_after:
                 return
             told += 1
-            if study.report(proposal.number, rung, {"metrics": {"ndcg@10": score(proposal.config, rung)}}):
+            if study.report(proposal.number, rung, record(proposal.config, rung)):
                 break
         study.complete(proposal.number)
 
@@ -143,3 +153,182 @@ def test_target_and_patience_end_a_search(tmp_path: Path) -> None:
     assert "no better score in 3 trials" in patient.exhausted()
     values = [t.value or 0 for t in patient.trials]
     assert len(values) - 1 - values.index(max(values)) == 3
+
+
+def work(folder: Path, spec: SearchSpec) -> None:
+    study = Study(folder, spec)
+    for _ in range(100):  # slow enough to be killed in the middle of it
+        run_all(study, stop_after=1)
+        time.sleep(0.002)
+        if study.exhausted():
+            return
+        study = Study(folder, spec)
+
+
+def test_a_search_killed_at_random_moments_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    spec = make_spec(start=[{"r": 8, "lr": 1e-4}])
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = Study(tmp_path / "whole", spec)
+    run_all(whole)
+    draw = random.Random(7)
+    kills = 0
+    while kills < 25:
+        process = multiprocessing.get_context("fork").Process(target=work, args=(tmp_path / "parts", spec))
+        process.start()
+        process.join(draw.uniform(0.001, 0.08))
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    assert kills >= 5
+    again = Study(tmp_path / "parts", spec)
+    run_all(again)
+    assert view(again) == view(whole)
+
+
+def test_a_journal_cut_anywhere_loses_nothing_that_was_complete(tmp_path: Path) -> None:
+    spec = make_spec(budget={"trials": 5}, start=[{"r": 8, "lr": 1e-4}])
+    whole = Study(tmp_path, spec)
+    run_all(whole)
+    journal = (tmp_path / "study.journal").read_bytes()
+    draw = random.Random(3)
+    for i in range(40):
+        folder = tmp_path / f"cut{i}"
+        folder.mkdir()
+        cut = draw.randrange(len(journal))
+        (folder / "study.journal").write_bytes(journal[:cut])
+        study = Study(folder, spec)
+        if not journal[:cut].endswith(b"\n") and cut > 0:
+            assert "cut short" in study.note
+        for before, after in zip(view(study), view(whole), strict=False):
+            assert before[2] == after[2]
+            assert before[3].items() <= after[3].items()
+        run_all(study)
+        assert view(study) == view(whole)
+
+
+def test_a_journal_damaged_in_the_middle_is_refused_by_line(tmp_path: Path) -> None:
+    run_all(Study(tmp_path, make_spec(budget={"trials": 2})))
+    journal = tmp_path / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4][: len(lines[4]) // 2] + b"\n"
+    journal.write_bytes(b"".join(lines))
+    with pytest.raises(InputError, match=r"study\.journal, line 5 of \d+: not JSON"):
+        Study(tmp_path, make_spec())
+
+
+def test_optuna_reads_the_journal_by_itself(tmp_path: Path) -> None:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    study = Study(tmp_path, make_spec())
+    run_all(study)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    read = optuna.load_study(study_name="toy", storage=storage)
+    assert [(t.number, t.state, t.params, t.values) for t in read.trials] == [
+        (t.number, t.state, t.params, t.values) for t in study._study.trials
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_infeasible_combinations_are_told_and_cost_nothing(tmp_path: Path, sampler: str) -> None:
+    spec = make_spec(
+        space={"base": "some/base", "r": {"low": 4, "high": 64}, "batch_size": {"low": 8, "high": 64}, "rungs": 1},
+        constraints=["r * batch_size <= 512"],
+        sampler={"name": sampler, "startup": 4},
+        budget={"trials": 8},
+    )
+    study = Study(tmp_path, spec)
+    run_all(study)
+    assert len(study.trials) == 8
+    configs = [t.user_attrs["config"] for t in study.trials]
+    assert all(c["r"] * c["batch_size"] <= 512 for c in configs)
+    refused = [t for t in study._study.trials if "infeasible" in t.user_attrs]
+    assert refused
+    for trial in refused:
+        assert trial.constraints == {"feasible": 1.0}
+        assert trial.params["r"] * trial.params["batch_size"] > 512
+        assert "r * batch_size <= 512 does not hold" in trial.user_attrs["infeasible"]
+
+
+def test_a_space_without_new_points_ends_the_search(tmp_path: Path) -> None:
+    study = Study(tmp_path, make_spec(space={"base": "some/base", "r": [4, 8], "rungs": 1}, sampler={"name": "random"}))
+    run_all(study)
+    assert len(study.trials) == 2
+    assert "known already or infeasible" in study.exhausted()
+
+
+def test_device_hours_end_a_search_and_what_is_left_is_told(tmp_path: Path) -> None:
+    spec = make_spec(budget={"trials": 50, "device_hours": 0.3}, resources={"cpus": 2}, pruner={"name": "none"})
+    study = Study(tmp_path, spec)
+    run_all(study)  # 4 rungs of 100 s on 2 cores: 0.222 device-hours a trial
+    assert len(study.trials) == 2
+    assert study.exhausted() == "the budget of 0.3 device-hours is spent"
+    (tmp_path / "half").mkdir()
+    half = Study(tmp_path / "half", make_spec(budget={"trials": 11}, pruner={"name": "none"}), concurrent=2)
+    assert half.left() == "0 of 11 trials ended, 0 s"
+    run_all(half, stop_after=18)  # 4 trials of 400 s and half a one: 200 s + 6 trials x 400 s on two slots
+    assert half.left().startswith("4 of 11 trials ended")
+    assert half.left().endswith("at most about 22 min left")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_two_objectives_are_kept_apart(tmp_path: Path, sampler: str) -> None:
+    spec = make_spec(minimize="trainable", pruner={"name": "none"}, sampler={"name": sampler, "startup": 4})
+    study = Study(tmp_path, spec)
+    run_all(study, stop_after=30)
+    study = Study(tmp_path, spec)
+    run_all(study)
+    assert len(study.trials) == 12
+    for trial in study.trials:
+        assert trial.values == [max(trial.intermediate_values.values()), 1000 * trial.user_attrs["config"]["r"]]
+    front = study._study.best_trials
+    assert {t.number for t in front} == pareto_by_hand(study.trials)
+
+
+def pareto_by_hand(trials: list[Any]) -> set[int]:
+    def beaten(a: Any) -> bool:
+        return any(b.values[0] >= a.values[0] and b.values[1] <= a.values[1] and b.values != a.values for b in trials)
+
+    return {t.number for t in trials if not beaten(t)}
+
+
+def test_a_write_that_fails_leaves_whole_entries_and_ends_the_writing(tmp_path: Path) -> None:
+    import resource
+
+    study = Study(tmp_path, make_spec())
+    run_all(study, stop_after=3)
+    journal = tmp_path / "study.journal"
+    size = journal.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 200, hard))  # room for a part of what comes
+    try:
+        with pytest.raises(OSError, match="too large"):
+            run_all(study)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(OSError, match="too large"):
+        study.next_trial()
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+    again = Study(tmp_path, make_spec())
+    assert not again.note
+    run_all(again)
+    (tmp_path / "whole").mkdir()
+    whole = Study(tmp_path / "whole", make_spec())
+    run_all(whole)
+    assert view(again) == view(whole)
+
+
+def test_a_gaussian_process_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    spec = make_spec(sampler={"name": "gp", "startup": 3}, pruner={"name": "none"}, budget={"trials": 5})
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = Study(tmp_path / "whole", spec)
+    run_all(whole)
+    run_all(Study(tmp_path / "parts", spec), stop_after=17)
+    again = Study(tmp_path / "parts", spec)
+    run_all(again)
+    assert view(again) == view(whole)
