@@ -160,11 +160,14 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
         from evaluation.errors import InputError
 
         raise InputError(f"{file}: no such file; expected .jsonl, .json, .csv, .tsv, .parquet or a folder")
-    config, seed = None, 42
-    if spec is not None:
+    if spec is None:
+        report = check_file(file.resolve())
+    else:
+        from trainables.token_counts import token_counts
+
         loaded = load_spec(spec)
-        config, seed = loaded.data, loaded.seed
-    report = check_file(file.resolve(), config, seed=seed)
+        tokens = token_counts(next(loaded.parsed_space().configs()))
+        report = check_file(file.resolve(), loaded.data, seed=loaded.seed, tokens=tokens)
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from evaluation.errors import InputError
 from search.spec import SearchSpec, load_spec
-from trainables.check import DataReport
+from trainables.check import DataReport, check
 from trainables.plan import plan_notes, plan_rows, plan_table
+from trainables.token_counts import token_counts
 
 MEMORY_UNIT = 2**30
 
@@ -69,10 +70,9 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
 
 def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
     """The data report, or why there is none."""
-    from trainables.check import check
-
     try:
-        report = check(spec.data, spec.folder, spec.seed)[1]
+        tokens = token_counts(next(spec.parsed_space().configs()))
+        report = check(spec.data, spec.folder, spec.seed, tokens=tokens)[1]
     except InputError as error:
         return None, str(error)
     return (report, "") if report.unusable is None else (None, report.unusable)

@@ -18,6 +18,7 @@ from search.record import SPEC, read_record, write_spec
 from search.spec import SearchSpec
 from search.study import JOURNAL
 from trainables.data import prepare
+from trainables.token_counts import token_counts
 
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 FREE_TO_CHANGE = ("budget", "resources", "name")
@@ -76,7 +77,13 @@ class Staging:
             InputError: the data cannot be used; or, on a resume, the data or the spec is not the run's.
         """
         with console.status("Reading and splitting the data"):
-            report = prepare(self._spec.data, self._spec.folder, self._spec.seed, self._folder / "data")
+            report = prepare(
+                self._spec.data,
+                self._spec.folder,
+                self._spec.seed,
+                self._folder / "data",
+                tokens=token_counts(next(self._spec.parsed_space().configs())),
+            )
         if self.going_on:
             stored = read_record(self._run)
             check_same_search(self._spec, stored, self._run)

@@ -178,7 +178,7 @@ def test_lengths_in_tokens_and_the_share_that_is_cut(tmp_path: Path) -> None:
     rows = clean_rows()
     for row in rows[:40]:
         row["positive"] += " mot" * 100
-    tokens = Tokens(count=lambda texts: [len(text.split()) for text in texts], max_length=50)
+    tokens = Tokens(count=lambda column, texts: [len(text.split()) for text in texts], max_length=50)
     lengths = report_on(rows, tmp_path, tokens=tokens).lengths["positive"]
     assert (lengths.unit, lengths.of, lengths.longest, lengths.cut) == ("tokens", 400, 111, 0.1)
     assert report_on(rows, tmp_path).lengths["positive"].unit == "characters"

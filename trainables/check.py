@@ -97,11 +97,11 @@ class Tokens:
     """How a base counts tokens.
 
     Attributes:
-        count: texts -> number of tokens of each, special tokens and prompt included.
+        count: column (anchor or positive) and texts -> number of tokens of each, special tokens and prompt included.
         max_length: tokens beyond it are cut.
     """
 
-    count: Callable[[Sequence[str]], Sequence[int]]
+    count: Callable[[str, Sequence[str]], Sequence[int]]
     max_length: int
 
 
@@ -212,7 +212,8 @@ def _lengths(found: Survey, look: SecondLook, tokens: Tokens | None) -> dict[str
         return {name: _summary(lengths, "characters", None) for name, lengths in values.items()}
     samples = {"anchor": look.anchors, "positive": look.positives}
     return {
-        name: _summary(np.asarray(tokens.count(texts)), "tokens", tokens.max_length) for name, texts in samples.items()
+        name: _summary(np.asarray(tokens.count(name, texts)), "tokens", tokens.max_length)
+        for name, texts in samples.items()
     }
 
 

@@ -57,14 +57,20 @@ def read_json(base: str, file: str, revision: str | None = None) -> Any | None:
 
     Looked for in the local folder, then in the hub's cache, then on the hub when it answers.
     """
-    folder = local_folder(base)
-    path = folder / file if folder is not None else _cached_or_fetched(base, file, revision)
-    if path is None or not path.is_file():
+    path = find_file(base, file, revision)
+    if path is None:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"base: {base}: {file} is not JSON ({error})") from error
+
+
+def find_file(base: str, file: str, revision: str | None = None) -> Path | None:
+    """A small file of the model, looked for as read_json does; None when there is none or it is out of reach."""
+    folder = local_folder(base)
+    path = folder / file if folder is not None else _cached_or_fetched(base, file, revision)
+    return path if path is not None and path.is_file() else None
 
 
 def fetch(base: str, revision: str | None = None) -> tuple[Path, str | None]:
