@@ -54,7 +54,7 @@ def benchmark(data: RunData) -> Figure:
     for label, (_, _, main) in zip(axes.get_yticklabels(), parts, strict=True):
         label.set_fontweight("bold" if main else "normal")
     axes.invert_yaxis()
-    axes.set_xlabel("best minus base on the test part, with its 95 % interval")
+    axes.set_xlabel("best minus base on the test part, 95 % interval")
     return figure
 
 

@@ -64,7 +64,7 @@ def benchmark(data: RunData) -> go.Figure | None:
             )
     figure.add_vline(x=0, line={"color": GREY, "dash": "dot"})
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
-    return _finished(figure, 90 + 26 * len(labels), x="best minus base, with its 95 % interval", legend=False)
+    return _finished(figure, 90 + 26 * len(labels), x="best minus base, 95 % interval", legend=False)
 
 
 def curves(data: RunData) -> go.Figure:
@@ -147,14 +147,14 @@ def slice_of(data: RunData, axis: Axis) -> go.Figure:
     ticks = axis.ticks()
     tilted = sum(len(short(label)) for _, label in ticks) > 30
     figure.update_xaxes(
-        tickangle=-25 if tilted else 0,
+        tickangle=-90 if tilted else 0,
         tickvals=[place for place, _ in ticks],
         ticktext=[plain(short(t)) for _, t in ticks],
         range=[-0.12, 1.12],
     )
     title = axis.field + (" (log)" if axis.log else "")
     figure.update_layout(title={"text": plain(title), "font": {"size": 13}, "x": 0.5})
-    return _finished(figure, 240, legend=False)
+    return _finished(figure, 320 if tilted else 240, legend=False)
 
 
 def parallel(data: RunData) -> go.Figure | None:
@@ -223,7 +223,9 @@ def pareto(data: RunData) -> go.Figure | None:
             text=[f"trial {r.trial}, {r.trainable or 0:,} parameters" for r in group],
             hovertemplate="%{text}: %{y:.4f}<extra></extra>",
         )
-    figure.update_xaxes(type="log", dtick=1)
+    sizes = [max(r.trainable or 0, 1) for r in rows]
+    # Fewer than two powers of ten need the ticks between them.
+    figure.update_xaxes(type="log", dtick=1 if max(sizes) > 100 * min(sizes) else "D2")
     return _finished(figure, 420, x="trained parameters", y=f"dev {data.metric} ± SE")
 
 

@@ -236,13 +236,15 @@ def test_axes_place_values_on_their_own_scale() -> None:
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium")
 def test_chromium_draws_every_figure_runs_no_foreign_text_and_complains_of_nothing(nasty: Path, tmp_path: Path) -> None:
-    page = write_report(nasty)
+    page = tmp_path / "page.html"
+    click = "<script>document.querySelectorAll('#leaderboard th button')[2].click()</script></body>"
+    page.write_text(write_report(nasty).read_text(encoding="utf-8").replace("</body>", click), encoding="utf-8")
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=10000 --dump-dom"
     )
     done = subprocess.run(
-        [str(CHROMIUM), *flags.split(), f"--user-data-dir={tmp_path}", page.as_uri()],
+        [str(CHROMIUM), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
@@ -254,3 +256,5 @@ def test_chromium_draws_every_figure_runs_no_foreign_text_and_complains_of_nothi
     places = [a for _, a in drawn.tags if (a.get("id") or "").startswith("plot-")]
     assert len(places) > 6
     assert all("js-plotly-plot" in (a.get("class") or "") for a in places)
+    shown = [float(score) for score in re.findall(r'<td data-key="[^"]*" class="n">(0\.\d{4}) ±', done.stdout)]
+    assert shown == sorted(round(row.score, 4) for row in gather(nasty).rows if row.score is not None)

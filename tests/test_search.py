@@ -59,7 +59,14 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 def test_the_run_folder_is_complete(done: Done) -> None:
-    for name in ("spec.json", "study.journal", "leaderboard.json", "benchmark.json", "best/modules.json"):
+    for name in (
+        "spec.json",
+        "study.journal",
+        "leaderboard.json",
+        "benchmark.json",
+        "best/modules.json",
+        "report.html",
+    ):
         assert (done.run / name).exists(), name
     for part in ("train.jsonl", "dev.jsonl", "test.jsonl", "report.json"):
         assert (done.run / "data" / part).stat().st_size
