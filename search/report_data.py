@@ -24,10 +24,10 @@ from search.promote import BENCHMARK
 from search.record import SPEC, read_record
 from search.report_axes import Axis, axes
 from search.run_folder import STAND_INS
+from search.study import JOURNAL
 from trainables.check import DataReport
 from trainables.data import load_report, load_task
 
-JOURNAL = "study.journal"
 MOVERS = 10  # queries that are shown on each side
 SHOWN = 3  # passages of a query
 

@@ -33,7 +33,7 @@ def test_imports_run_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["search"], ["plan"], ["benchmark"], ["data", "check"], ["submit"], ["export"]]
+    "command", [[], ["search"], ["plan"], ["benchmark"], ["data", "check"], ["submit"], ["export"], ["report"]]
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (
