@@ -44,16 +44,19 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
 
     from evaluation.metrics import DEFAULT_METRICS
     from evaluation.retrieval import evaluate
-    from trainables.data import load_report, load_task
+    from trainables.data import OLD_TEST, load_report, load_task
     from trainables.merge import trained_model
 
     folder = Path(run)
     best = Row(**row)
     config = TrialConfig.model_validate(best.config)
+    start = time.perf_counter()
+    new = folder / f".{BEST}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    cosine = _export(folder, best, new, name, metric)
     if (folder / BEST).exists():  # of an earlier end of this search, which has gone on since
         shutil.rmtree(folder / BEST)
-    start = time.perf_counter()
-    cosine = _export(folder, best, folder / BEST, name, metric)
+    new.rename(folder / BEST)
     merged = time.perf_counter()
     data = folder / "data"
     base = trained_model(config.model_copy(update={"method": "none"}), folder)
@@ -67,21 +70,28 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
         "protocols": {},
     }
     (folder / "benchmark").mkdir(exist_ok=True)
-    for protocol in _protocols(data / "test.jsonl"):
-        task = load_task(data, "test", protocol)
+
+    def benchmarked(part: str, protocol: Protocol) -> dict[str, Any]:
+        task = load_task(data, part, protocol)
         before, after = evaluate(base, task, metrics), evaluate(exported, task, metrics)
         for label, scores in (("base", before), ("best", after)):
-            scores.save(folder / "benchmark" / f"{label}-{protocol}.npz")
-        document["protocols"][protocol] = before_and_after(task, before, after, metrics)
-    own = document["protocols"].get(load_report(data).config.protocol)
+            scores.save(folder / "benchmark" / f"{label}-{protocol if part == 'test' else part}.npz")
+        return before_and_after(task, before, after, metrics)
+
+    dev_protocol = load_report(data).config.protocol
+    for protocol in _protocols(data / "test.jsonl"):
+        document["protocols"][protocol] = benchmarked("test", protocol)
+    if (data / f"{OLD_TEST}.jsonl").exists():  # of the run that this one continues: what was forgotten?
+        document[OLD_TEST] = benchmarked(OLD_TEST, dev_protocol)
+    own = document["protocols"].get(dev_protocol)
     if own:  # a test part without definitions has no scores to hold against dev scores on definitions
         base_dev = evaluate(base, load_task(data, "dev"), (metric,)).means[metric]
         document["optimism"] = {
             "best": optimism(best.metrics[metric], own["best"][metric]),
             "base": optimism(base_dev, own["base"][metric]),
         }
-    benchmarked = time.perf_counter()
-    document["seconds"] = {"merge": round(merged - start, 2), "benchmark": round(benchmarked - merged, 2)}
+    ended = time.perf_counter()
+    document["seconds"] = {"merge": round(merged - start, 2), "benchmark": round(ended - merged, 2)}
     return document
 
 

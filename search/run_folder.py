@@ -82,6 +82,9 @@ class Staging:
                 self._spec.folder,
                 self._spec.seed,
                 self._folder / "data",
+                earlier=None
+                if self._spec.continue_from is None
+                else self._spec.folder / self._spec.continue_from / "data",
                 tokens=token_counts(next(self._spec.parsed_space().configs())),
             )
         if self.going_on:

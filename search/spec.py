@@ -98,6 +98,9 @@ class SearchSpec(Section):
         default_factory=list, description="between fields that hold numbers, such as r * batch_size <= 1024"
     )
     start: list[dict[str, Any]] = Field(default_factory=list, description="configurations that are tried first")
+    continue_from: str | None = Field(
+        None, description="folder of an ended run: its best model is the base, its rows come before the new ones"
+    )
     start_from: StartFromSpec | None = Field(None, description="an earlier run; its best join `start`")
     metric: str = Field("ndcg@10", description="dev metric that is maximised")
     minimize: Literal["trainable", "eval_s"] | None = Field(
@@ -147,6 +150,8 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
         raw = {key: raw[key] for key in SearchSpec.model_fields if key in raw}
     else:
         folder = path.parent
+    if isinstance(earlier := raw.get("continue_from"), str):
+        raw["space"] = {"base": _best_of(folder / earlier, path), **(raw.get("space") or {})}
     try:
         spec = SearchSpec.model_validate(raw)
     except ValidationError as error:
@@ -162,6 +167,12 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
         raise InputError(f"{path}: {error}") from None
 
 
+def _best_of(run: Path, spec: Path) -> str:
+    if not (run / "best" / "modules.json").is_file():
+        raise InputError(f"{spec}: continue_from: {run} holds no best/; expected the folder of a search that has ended")
+    return str((run / "best").resolve())
+
+
 def _checked(spec: SearchSpec) -> SearchSpec:
     """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
     space = spec.parsed_space()
@@ -174,6 +185,8 @@ def _checked(spec: SearchSpec) -> SearchSpec:
         points = best_of(spec.folder / spec.start_from.run, space, spec.start_from.top)
         new = [point for point in points if point not in spec.start]
         spec = spec.model_copy(update={"start": [*spec.start, *new], "start_from": None})
+    if not space.searched:
+        raise InputError("space: nothing to search, every field has one value; expected a list or a range")
     for i, point in enumerate(spec.start):
         space.point(point, f"start[{i}]")
     if spec.sampler.name == "grid":

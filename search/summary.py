@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.leaderboard import Row
+from trainables.data import OLD_TEST
 
 
 def savings(rows: Sequence[Row]) -> str:
@@ -26,10 +27,12 @@ def savings(rows: Sequence[Row]) -> str:
 
 def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
     """Base against best on the test part."""
-    for protocol, part in benchmark["protocols"].items():
+    parts = {f"Test part, protocol {protocol}": part for protocol, part in benchmark["protocols"].items()}
+    if OLD_TEST in benchmark:
+        parts["Test part of the run that this one continues"] = benchmark[OLD_TEST]
+    for title, part in parts.items():
         table = Table(
-            title=f"Test part, protocol {protocol}: {part['queries']} queries of {part['concepts']} concepts, "
-            f"{part['passages']} passages",
+            title=f"{title}: {part['queries']} queries of {part['concepts']} concepts, {part['passages']} passages",
             title_justify="left",
         )
         for name in ("metric", "base", "best", "difference", "95 % interval", "p"):
@@ -46,8 +49,21 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
                 style="bold" if metric == benchmark["metric"] else "",
             )
         console.print(table)
+    if OLD_TEST in benchmark:
+        console.print(forgetting(benchmark), highlight=False)
     if "optimism" in benchmark:
         console.print(optimism(benchmark), highlight=False)
+
+
+def forgetting(benchmark: Mapping[str, Any]) -> str:
+    """How the test part of the run that this one continues fares under the new model."""
+    c = benchmark[OLD_TEST]["comparisons"][benchmark["metric"]]
+    verdict = "has forgotten" if c["high"] < 0 else "has even gained" if c["low"] > 0 else "shows no loss"
+    return (
+        f"No-forgetting check: on the earlier run's test part the new model {verdict}: {benchmark['metric']} "
+        f"{c['base']:.4f} before, {c['other']:.4f} now, {c['difference']:+.4f} "
+        f"(95 % {c['low']:+.4f} to {c['high']:+.4f})."
+    )
 
 
 def optimism(benchmark: Mapping[str, Any]) -> str:

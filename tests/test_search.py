@@ -14,6 +14,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -24,7 +25,7 @@ from search.leaderboard import read_leaderboard
 from search.run_folder import Staging
 from search.spec import load_spec
 from tests.conftest import TinyBase
-from tests.toy import write_spec
+from tests.toy import DEMO, write_spec
 
 EMBTUNE = [sys.executable, "-m", "search"]
 
@@ -153,6 +154,29 @@ def test_a_search_that_is_over_resumes_to_more_trials_and_refuses_another_space(
     after = {t.number: t.intermediate_values for t in journal(done.run).trials}
     assert len(after) == 6
     assert {number: after[number] for number in before} == before
+
+
+def test_a_search_continues_an_earlier_run_and_checks_what_was_forgotten(done: Done) -> None:
+    rows = [json.loads(line) for line in DEMO.read_text(encoding="utf-8").splitlines()]
+    known = {json.loads(line)["cluster_id"] for line in (done.folder / "pairs.jsonl").read_text().splitlines()}
+    new = [row for row in rows if row["cluster_id"] not in known][:150]
+    (done.folder / "new.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new))
+    spec = yaml.safe_load((done.folder / "toy.yaml").read_text())
+    del spec["space"]["base"]
+    del spec["start"]
+    spec |= {"name": "next", "data": {"source": "new.jsonl"}, "continue_from": "runs/toy", "budget": {"trials": 1}}
+    (done.folder / "next.yaml").write_text(yaml.safe_dump(spec))
+    finished = embtune("search", "next.yaml", cwd=done.folder)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "No-forgetting check" in finished.stdout
+    run = done.folder / "runs" / "next"
+    parts = {part: (run / "data" / f"{part}.jsonl").read_text() for part in ("train", "test", "old_test")}
+    assert parts["old_test"] == (done.run / "data" / "test.jsonl").read_text()
+    old_concepts = {json.loads(line)["concept"] for line in parts["old_test"].splitlines()}
+    assert not old_concepts & {json.loads(line)["concept"] for line in parts["train"].splitlines()}
+    assert read_leaderboard(run)[1][0].config["base"] == str(done.run / "best")
+    benchmark = json.loads((run / "benchmark.json").read_text())
+    assert benchmark["old_test"]["concepts"] == len(old_concepts)
 
 
 def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_every_preset_loads(preset: Path) -> None:
         (GOOD.replace("base: some/base", "bose: some/base"), "space.base: missing"),
         (GOOD.replace("[8, 16]", "[]"), "space.r: an empty list"),
         ("data: {source: x.jsonl}\n", "space: missing"),
+        ("data: {source: x.jsonl}\nspace: {base: x, r: 8}\n", "space: nothing to search"),
+        (GOOD + "continue_from: runs/none\n", "continue_from: "),
         ("space: {base: x}\n", "data: missing"),
         ("data: {source: x.jsonl, sauce: y}\nspace: {base: x}\n", "data.sauce: unknown key; did you mean 'source'?"),
         ("data: [unclosed\n", "not YAML"),
