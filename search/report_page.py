@@ -14,7 +14,8 @@ from evaluation.compare import holm
 from search.leaderboard import Row, shown
 from search.report_data import RunData
 from search.report_plots import figures
-from search.summary import savings
+from search.summary import forgetting, savings
+from trainables.data import OLD_TEST
 
 HERE = Path(__file__).parent
 
@@ -31,6 +32,7 @@ def render(data: RunData) -> str:
         data=data,
         answer=verdict(data),
         tests=tests(data),
+        forgotten=forgetting(data.benchmark) if data.benchmark and OLD_TEST in data.benchmark else "",
         cost=cost(data),
         savings=savings(data.rows),
         board=[board_row(row, data) for row in data.rows],
