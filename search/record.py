@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,15 @@ PACKAGES = (
 )
 
 
-def write_spec(spec: SearchSpec, run: Path, data_hash: str) -> None:
-    """Write `spec.json` whole: every default, versions, git commit, seed, hash of the data."""
+def write_spec(spec: SearchSpec, run: Path, data_hash: str, base_commits: Mapping[str, str | None]) -> None:
+    """Write `spec.json` whole: every default, versions, git commit, seed, hash of the data, hub commit of each base."""
     document: dict[str, Any] = spec.model_dump(mode="json")
     document["folder"] = str(spec.folder)
     document["record"] = {
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git_commit": git_commit(),
         "data_hash": data_hash,
+        "base_commits": dict(base_commits),  # null for a local folder
     }
     write_whole(run / SPEC, json.dumps(document, indent=1, ensure_ascii=False))
 

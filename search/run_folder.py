@@ -18,6 +18,7 @@ from search.record import SPEC, read_record, write_spec
 from search.spec import SearchSpec
 from search.study import JOURNAL
 from trainables.data import prepare
+from trainables.hub import fetch
 from trainables.token_counts import token_counts
 
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
@@ -71,11 +72,15 @@ class Staging:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def prepare(self, console: Console) -> None:
-        """Read, check and split the data, and record the spec; on a resume, compare both with what the run has.
+        """Fetch the bases, read, check and split the data, and record the spec; on a resume, compare with the run.
 
         Raises:
-            InputError: the data cannot be used; or, on a resume, the data or the spec is not the run's.
+            InputError: a base cannot be had or has no safetensors; the data cannot be used; or, on a resume, the data
+                or the spec is not the run's.
         """
+        configs = {config.base: config for config in self._spec.parsed_space().configs()}
+        with console.status("Fetching " + ", ".join(configs)):
+            commits = {base: fetch(base, config.revision)[1] for base, config in configs.items()}
         with console.status("Reading and splitting the data"):
             report = prepare(
                 self._spec.data,
@@ -85,7 +90,7 @@ class Staging:
                 earlier=None
                 if self._spec.continue_from is None
                 else self._spec.folder / self._spec.continue_from / "data",
-                tokens=token_counts(next(self._spec.parsed_space().configs())),
+                tokens=token_counts(next(iter(configs.values()))),
             )
         if self.going_on:
             stored = read_record(self._run)
@@ -94,7 +99,7 @@ class Staging:
                 raise InputError(
                     f"{self._run}: the data has changed since the search began; expected the same rows, or another name"
                 )
-        write_spec(self._spec, self._folder, report.content_hash)
+        write_spec(self._spec, self._folder, report.content_hash, commits)
         parts = [f"{p} {n:,} rows of {report.concepts[p]:,} concepts" for p, n in report.kept.items()]
         console.print("data: " + ", ".join(parts), highlight=False)
         for finding in report.findings:
