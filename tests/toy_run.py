@@ -103,14 +103,14 @@ def make_run(
     """A run's folder, up to its benchmark when `finished`; `suffix` is put at the end of every text."""
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"budget": {"trials": 8}, "data": {"split": {"dev": 0.4, "test": 0.3}}} | changes
-    spec = load_spec(write_spec(folder, Path(base), name=name, **settings), {})
+    spec = load_spec(write_spec(folder, Path(base), name=name, **settings))
     pairs = folder / "pairs.jsonl"
     rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
     texts = [{**row, **{key: row[key] + suffix for key in ("anchor", "positive")}} for row in rows]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
     run = folder / "runs" / name
     report = prepare(spec.data, spec.folder, spec.seed, run / "data")
-    write_record(spec, run, report.content_hash)
+    write_record(spec, run, report.content_hash, {base: None})
     study = Study(run, spec)
     run_trials(study, run, load_task(run / "data", "dev"), failing=(5,))
     if finished:
