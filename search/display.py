@@ -35,6 +35,8 @@ class LiveTable(tune.Callback):
 
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
+        if self._study.halted:
+            self._console.print(f"[red]The search cannot go on:[/] {escape(self._study.halted)}", soft_wrap=True)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         rows = leaderboard(self._study.trials, self._study.spec.metric, self._study.rungs)

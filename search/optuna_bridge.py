@@ -18,6 +18,7 @@ from search.study import Study
 
 NUMBER = "number"  # of the trial in the study; Tune's own trial ids are random
 FAILURE = "failure"  # key of a report that says why a trial cannot go on
+HALT = "halt"  # key of a report that says why no trial can
 
 
 class _Held:
@@ -40,18 +41,29 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration, or Tune's word for there being none."""
-        proposal = self._held.study.next_trial()
+        study = self._held.study
+        proposal = None
+        if not study.halted:
+            try:
+                proposal = study.next_trial()
+            except OSError as error:
+                study.halted = str(error)
         if proposal is None:
             return Searcher.FINISHED
         self._held.numbers[trial_id] = proposal.number
         return {NUMBER: proposal.number, "trial": proposal.config.model_dump(mode="json")}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self._held.numbers[trial_id]
-        if error:
-            self._held.study.fail(number, "its worker failed; the traceback is in error.txt in the trial's folder")
-        elif result:
-            self._held.study.complete(number)
+        study, number = self._held.study, self._held.numbers[trial_id]
+        if study.halted:
+            return  # the trial stays RUNNING and goes on when the search resumes
+        try:
+            if error:
+                study.fail(number, "its worker failed; the traceback is in error.txt in the trial's folder")
+            elif result:
+                study.complete(number)
+        except OSError as failure:
+            study.halted = str(failure)
         # Neither: Tune drops a trial that never ran. It stays RUNNING in the study and runs when the search resumes.
 
     def save(self, checkpoint_path: str) -> None:
@@ -69,14 +81,21 @@ class RungStopper(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         study, number = self._held.study, result["config"][NUMBER]
-        if FAILURE in result:
-            study.fail(number, result[FAILURE])
+        study.halted = study.halted or result.get(HALT, "")
+        if study.halted:
             return True
-        return study.report(number, result["rung"], result["record"])
+        try:
+            if FAILURE in result:
+                study.fail(number, result[FAILURE])
+                return True
+            return study.report(number, result["rung"], result["record"])
+        except OSError as error:
+            study.halted = str(error)
+            return True
 
     def stop_all(self) -> bool:
-        # Trials that run are let finish: what they cost is spent, and a half-told trial teaches the sampler nothing.
-        return False
+        # A spent budget lets trials finish: what they cost is spent, and a half-told one teaches the sampler nothing.
+        return bool(self._held.study.halted)
 
 
 def bridge(study: Study) -> tuple[StudySearcher, RungStopper]:

@@ -18,6 +18,7 @@ from evaluation.files import write_whole
 from search.choice import choose, mark_tied
 from search.cluster_check import require_shared_storage
 from search.console import make_console
+from search.disk import require_writable
 from search.display import LiveTable
 from search.leaderboard import Row, as_table, leaderboard, write_leaderboard
 from search.promote import BENCHMARK, BEST, promote
@@ -46,7 +47,7 @@ def run_search(
     """
     console = make_console()
     spec = load_spec(path, base)
-    runs.mkdir(parents=True, exist_ok=True)
+    require_writable(runs)
     if smoke:
         console.print(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."

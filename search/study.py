@@ -60,6 +60,7 @@ class Study:
             pruner=make_pruner(spec.pruner, self.rungs, run, spec.metric),
             load_if_exists=True,
         )
+        self.halted = ""  # why the search cannot go on now, such as a full disk; it can be resumed
         self._used_up = ""
         self._live: dict[int, optuna.Trial] = {}
         self._resumable = [t.number for t in self._study.get_trials(states=(TrialState.RUNNING,))]

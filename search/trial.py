@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from search.optuna_bridge import FAILURE, NUMBER
+from search.disk import unwritable
+from search.optuna_bridge import FAILURE, HALT, NUMBER
 
 if TYPE_CHECKING:
     from trainables.checkpoint import Rung
@@ -25,27 +26,41 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, threads: int) ->
     """Train one trial of the run in the folder `run` and report each rung to Tune.
 
     A trial that was interrupted goes on from its last complete rung: its folder says which. What the configuration
-    itself makes impossible is reported, not raised: Tune would try it again.
+    itself makes impossible is reported, not raised: Tune would try it again. So is a disk that takes nothing more, for
+    which no trial is to blame: the search ends there and can be resumed.
     """
     import torch
 
     from evaluation.errors import InputError
     from trainables.config import TrialConfig
+    from trainables.out_of_memory import train_in_memory
     from trainables.sanity import TrialFailed
-    from trainables.train import train
 
     # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
     torch.set_num_threads(threads)
 
+    retried: dict[str, int] = {}
+
     def report(rung: Rung) -> None:
-        tune.report({"rung": rung.rung, rung_metric(metric): rung.metrics[metric], "record": asdict(rung)})
+        record = asdict(rung) | retried
+        tune.report({"rung": rung.rung, rung_metric(metric): rung.metrics[metric], "record": record})
+
+    def smaller(tokens: int) -> None:
+        retried["micro_batch_tokens"] = tokens
 
     trial = TrialConfig.model_validate(config["trial"])
     folder = trial_folder(Path(run), config[NUMBER])
     try:
-        train(trial, _data(run), report, folder=folder, metric=metric, cache=Path(run) / "cache")
+        train_in_memory(
+            trial, _data(run), report, smaller=smaller, folder=folder, metric=metric, cache=Path(run) / "cache"
+        )
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), "rung": 0})
+    except Exception:
+        reason = unwritable(folder)
+        if not reason:
+            raise
+        tune.report({HALT: reason, "rung": 0})
 
 
 def rung_metric(metric: str) -> str:

@@ -1,0 +1,74 @@
+"""A trial that runs out of memory is tried once more in smaller pieces: the same batch, so the same experiment."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from trainables.checkpoint import Rung
+from trainables.config import TrialConfig
+from trainables.data import TrialData
+from trainables.sanity import TrialFailed
+from trainables.train import train
+
+LONGEST = 512  # tokens of a text where the configuration leaves the length to the base
+SMALLEST = 64  # tokens of a micro-batch, as TrialConfig has it
+# What torch says on the CPU, and cuBLAS when its workspace does not fit.
+MESSAGES = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def train_in_memory(
+    config: TrialConfig,
+    data: TrialData,
+    report: Callable[[Rung], None],
+    *,
+    smaller: Callable[[int], None] = lambda tokens: None,
+    **options: Any,
+) -> Rung:
+    """`train`, and once more with a cached loss over micro-batches (arXiv 2101.06983) when memory runs out.
+
+    Gradients are those of the whole batch, so scores differ by rounding only. The second try goes on from the last
+    complete rung.
+
+    Args:
+        smaller: told the tokens of a micro-batch before the second try.
+        options: of `train`.
+
+    Raises:
+        TrialFailed: the memory does not suffice for micro-batches either; and what `train` raises.
+    """
+    try:
+        return train(config, data, report, **options)
+    except Exception as error:
+        if not is_out_of_memory(error) or config.method == "none":
+            raise
+        reason = str(error).strip().splitlines()[0][:200]
+    # Only now: the exception held the frames, and they the tensors.
+    gc.collect()
+    torch.cuda.empty_cache()
+    tokens = micro_batch(config)
+    smaller(tokens)
+    again = config.model_copy(update={"micro_batch_tokens": tokens})
+    try:
+        return train(again, data, report, **options)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise TrialFailed(f"out of memory, with micro-batches of {tokens} tokens too: {reason}", config) from None
+        raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of a GPU or of the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
+
+
+def micro_batch(config: TrialConfig) -> int:
+    """Tokens of a micro-batch that is a sixteenth of what was tried, and holds the longest text."""
+    longest = config.max_length or LONGEST
+    tried = config.micro_batch_tokens or 2 * config.batch_size * longest
+    return max(SMALLEST, min(longest, tried // 2), tried // 16)
