@@ -30,8 +30,8 @@ def train_in_memory(
 ) -> Rung:
     """`train`, and once more with a cached loss over micro-batches (arXiv 2101.06983) when memory runs out.
 
-    Gradients are those of the whole batch, so scores differ by rounding only. The second try goes on from the last
-    complete rung.
+    Gradients are those of the whole batch; what differs is rounding and the masks that dropout draws. The second try
+    goes on from the last complete rung.
 
     Args:
         smaller: told the tokens of a micro-batch before the second try.
