@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -225,7 +226,10 @@ def stop(job: str, address: str) -> None:
 
 
 def main() -> None:
-    """Entry point: bad input is one line and exit code 2, never a traceback."""
+    """Entry point: bad input is one line and exit code 2, a failure one line and exit code 1.
+
+    EMBTUNE_TRACEBACK=1 in the environment shows where a failure came from.
+    """
     from evaluation.errors import InputError
 
     try:
@@ -239,3 +243,9 @@ def main() -> None:
     except InputError as error:
         click.echo(f"embtune: {error}", err=True)
         sys.exit(2)
+    except Exception as error:
+        if os.environ.get("EMBTUNE_TRACEBACK"):
+            raise
+        what = " ".join(str(error).split())[:500]
+        click.echo(f"embtune: failed: {type(error).__name__}: {what} (EMBTUNE_TRACEBACK=1 shows where)", err=True)
+        sys.exit(1)

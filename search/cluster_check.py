@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
+import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluation.errors import InputError
 from search.spec import ResourcesSpec
+
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()  # `ray up` leaves it on the head
 
 
 @dataclass(frozen=True)
@@ -21,20 +26,20 @@ class Capacity:
     nodes: int
 
 
-def capacity(resources: ResourcesSpec) -> Capacity:
-    """How many trials the running cluster can hold at once.
+def capacity(resources: ResourcesSpec, autoscaled: bool = False) -> Capacity:
+    """How many trials the cluster can hold at once: its nodes, or those that its autoscaler may start.
+
+    Args:
+        resources: of one trial.
+        autoscaled: on the head of a cluster that `ray up` made, count the nodes that its configuration allows.
 
     Raises:
-        InputError: no node has what one trial asks for.
+        InputError: no node has what one trial asks for, and none that has it can be started.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fits = [
-        min(
-            int(node.get("CPU", 0) // resources.cpus),
-            int(node.get("GPU", 0) / resources.gpus + 1e-9) if resources.gpus else 10**6,
-        )
-        for node in nodes
-    ]
+    if autoscaled and BOOTSTRAP.exists():
+        nodes = startable_nodes(yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))) or nodes
+    fits = [_fit(node, resources) for node in nodes]
     if not any(fits):
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise InputError(
@@ -42,6 +47,20 @@ def capacity(resources: ResourcesSpec) -> Capacity:
             f"the cluster's nodes have {have}"
         )
     return Capacity(sum(fits), sum(1 for fit in fits if fit))
+
+
+def startable_nodes(config: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Resources of every node that a cluster launcher's configuration allows to run, workers only."""
+    types = config.get("available_node_types", {})
+    workers = {name: kind for name, kind in types.items() if name != config.get("head_node_type")}
+    limit = int(config.get("max_workers", 0))
+    nodes = [kind["resources"] for kind in workers.values() for _ in range(int(kind.get("max_workers", limit)))]
+    return nodes[:limit]
+
+
+def _fit(node: Mapping[str, float], resources: ResourcesSpec) -> int:
+    by_gpu = int(node.get("GPU", 0) / resources.gpus + 1e-9) if resources.gpus else 10**6
+    return min(int(node.get("CPU", 0) // resources.cpus), by_gpu)
 
 
 def require_shared_storage(runs: Path) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ LEADERBOARD = "leaderboard.json"
 USUAL = ("base", "targets", "r", "lr", "batches")  # fields that every table shows
 TOLD = ("method", "batch_size", "epochs", "loss", "max_length")
 HEADS = {"batch_size": "batch"}
+FRONT = "* "  # before the score of a trial on the Pareto front of two objectives
 TIED = "= "  # before the score of a trial that is tied with the best
 NARROW = 100  # terminal columns that the usual fields fill
 
@@ -45,6 +46,8 @@ class Row:
         config: the trial's configuration.
         metrics: every dev metric of the best rung.
         steps: optimizer steps of a whole trial.
+        second: value of the second objective, which is minimised; None where there is one objective.
+        front: whether no other complete trial is at least as good in both objectives and better in one.
         tied: whether the dev queries cannot tell it from the best trial; search/choice.py says.
     """
 
@@ -66,6 +69,8 @@ class Row:
     metrics: dict[str, float]
     steps: int = 0
     tied: bool = False
+    second: float | None = None
+    front: bool = False
 
 
 def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[Row]:
@@ -81,7 +86,18 @@ def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[
     for trial in sorted(trials, key=place):
         ranked = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         rows.append(_row(trial, len(rows) + 1 if ranked else 0, metric, rungs))
-    return rows
+    return [replace(row, front=on_front(row, rows)) for row in rows]
+
+
+def on_front(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a trial is on the Pareto front: higher score, lower second objective."""
+    if row.second is None or row.score is None:
+        return False
+    others = [(r.score, r.second) for r in rows if r.score is not None and r.second is not None]
+    return not any(
+        score >= row.score and second <= row.second and (score, second) != (row.score, row.second)
+        for score, second in others
+    )
 
 
 def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
@@ -112,6 +128,7 @@ def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
         config=trial.user_attrs.get("config", {}),
         metrics=records[best]["metrics"] if best else {},
         steps=steps,
+        second=trial.values[1] if trial.values is not None and len(trial.values) > 1 else None,
     )
 
 
@@ -129,8 +146,11 @@ def read_leaderboard(run: Path) -> tuple[str, list[Row]]:
     path = run / LEADERBOARD
     if not path.exists():
         raise InputError(f"{run}: no {LEADERBOARD}; expected the folder of a search, such as runs/demo")
-    document = json.loads(path.read_text())
-    return document["metric"], [Row(**row) for row in document["rows"]]
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return document["metric"], [Row(**row) for row in document["rows"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a leaderboard that this version wrote ({error})") from None
 
 
 def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120) -> Table:
@@ -149,6 +169,8 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
     )
     if sum(row.tied for row in rows) > 1:
         caption += f"\n{TIED}statistically tied with the best on dev"
+    if any(row.front for row in rows):
+        caption += f"\n{FRONT}on the Pareto front"
     wide = width >= NARROW
     table = Table(title=title or None, caption=caption or None, box=box.SIMPLE_HEAD if wide else None, pad_edge=False)
     table.title_justify = table.caption_justify = "left"
@@ -161,7 +183,7 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", min_width=8)
     for row in rows:
-        score = "" if row.score is None else f"{TIED if row.tied else ''}{row.score:.4f}"
+        score = "" if row.score is None else f"{FRONT if row.front else ''}{TIED if row.tied else ''}{row.score:.4f}"
         if row.error is not None and wide:
             score += f" ±{row.error:.3f}"
         table.add_row(

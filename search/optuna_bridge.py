@@ -74,7 +74,7 @@ class StudySearcher(Searcher):
 
 
 class RungStopper(Stopper):
-    """Reports each rung to the study; stops the trial when the pruner says so, and the search when its budget ends."""
+    """Reports each rung to the study; stops the trial when the pruner says so, and the search when it cannot go on."""
 
     def __init__(self, held: _Held) -> None:
         self._held = held

@@ -69,13 +69,19 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
 
 
 def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
-    """The data report, or why there is none."""
+    """The data report, or why there is none: a plan may come before its data, but not beside data that is wrong."""
+    source = spec.data.source
+    here = isinstance(source, str) and (spec.folder / source).exists()
     try:
         tokens = token_counts(next(spec.parsed_space().configs()))
         report = check(spec.data, spec.folder, spec.seed, tokens=tokens)[1]
     except InputError as error:
         return None, str(error)
-    return (report, "") if report.unusable is None else (None, report.unusable)
+    if report.unusable is None:
+        return report, ""
+    if here:
+        raise InputError(f"data: {report.unusable}")
+    return None, report.unusable
 
 
 def _start(spec: SearchSpec, start: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,9 +54,12 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     new = folder / f".{BEST}.new"
     shutil.rmtree(new, ignore_errors=True)
     cosine = _export(folder, best, new, name, metric)
-    if (folder / BEST).exists():  # of an earlier end of this search, which has gone on since
-        shutil.rmtree(folder / BEST)
+    old = folder / f".{BEST}.old"  # of an earlier end of this search, which has gone on since
+    shutil.rmtree(old, ignore_errors=True)
+    if (folder / BEST).exists():
+        (folder / BEST).rename(old)
     new.rename(folder / BEST)
+    shutil.rmtree(old, ignore_errors=True)
     merged = time.perf_counter()
     data = folder / "data"
     base = trained_model(config.model_copy(update={"method": "none"}), folder)
@@ -131,6 +134,7 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         if not (run / BEST).is_dir():
             raise InputError(f"{run}: no {BEST}/ yet; `embtune search SPEC --resume` finishes the search")
         partial = dest.with_name(f".{dest.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(run / BEST, partial)
         partial.rename(dest)
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 from rich.console import Console
 from rich.markup import escape
 
@@ -63,7 +63,7 @@ def run_search(
         with _timed(seconds, "ray"), console.status("Starting Ray" if address is None else f"Joining {address}"):
             connect(address)
         try:
-            concurrent = concurrency(spec)
+            concurrent = concurrency(spec, autoscaled=address is not None)
             require_shared_storage(runs)
             staging.settle(console)
             return _search(Study(run, spec, concurrent), run, concurrent, seconds, console)
@@ -116,8 +116,9 @@ def _promoted(
     try:
         with console.status(f"Merging trial {winner.trial}, checking and benchmarking it on the test part"):
             document = promote(run, spec, winner)
-    except RayTaskError as error:
-        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(str(error.cause))}")
+    except RayError as error:
+        reason = str(getattr(error, "cause", error)).strip().splitlines()[0]
+        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(reason)}")
         return None
     document["seconds"] = {**seconds, **document["seconds"]}
     write_whole(run / BENCHMARK, json.dumps(document, indent=1, ensure_ascii=False))

@@ -95,6 +95,12 @@ class Staging:
         if self.going_on:
             stored = read_record(self._run)
             check_same_search(self._spec, stored, self._run)
+            for base, commit in stored["record"]["base_commits"].items():
+                if commit != commits.get(base):
+                    raise InputError(
+                        f"{self._run}: {base} was at commit {commit} and is now at {commits.get(base)}; "
+                        "expected the same weights (pin them with revision), or another name"
+                    )
             if stored["record"]["data_hash"] != report.content_hash:
                 raise InputError(
                     f"{self._run}: the data has changed since the search began; expected the same rows, or another name"

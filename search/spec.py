@@ -26,7 +26,7 @@ METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
 class Section(BaseModel):
     """A part of the spec: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SamplerSpec(Section):
@@ -187,6 +187,8 @@ def _checked(spec: SearchSpec) -> SearchSpec:
         spec = spec.model_copy(update={"start": [*spec.start, *new], "start_from": None})
     if not space.searched:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")
+    if next(space.configs(), None) is None:
+        raise InputError("constraints: no configuration of the space meets them")
     for i, point in enumerate(spec.start):
         space.point(point, f"start[{i}]")
     if spec.sampler.name == "grid":

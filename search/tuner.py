@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from functools import partial
 from pathlib import Path
 
 import ray
 from ray import tune
 
+from evaluation.errors import InputError
 from search.cluster_check import capacity
 from search.optuna_bridge import NUMBER, bridge
 from search.spec import SearchSpec
@@ -19,6 +21,7 @@ from search.trial import run_trial, trial_folder
 # A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails
 # and its slot is lost for good.
 THREAD_TIMEOUT_S = "600"
+PROBE_S = 5.0
 
 
 def connect(address: str | None) -> None:
@@ -26,6 +29,8 @@ def connect(address: str | None) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own boxes, which verbose=0 does not silence
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    if address is not None:
+        _require_answer(address)
     ray.init(
         address=address,
         log_to_driver=False,
@@ -39,6 +44,23 @@ def connect(address: str | None) -> None:
         token.chmod(0o600)  # Ray writes its token readable by everyone
 
 
+def _require_answer(address: str) -> None:
+    """Ray itself would ask for minutes.
+
+    Raises:
+        InputError: nobody answers at HOST:PORT within PROBE_S.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        if address == "auto":
+            return
+        raise InputError(f"--address {address}: expected auto, or HOST:PORT of the cluster's head")
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+    except OSError as error:
+        raise InputError(f"--address {address}: no Ray head answers there ({error})") from None
+
+
 def worker_environment() -> dict[str, str]:
     """Environment of the workers."""
     names = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN_PATH")
@@ -50,9 +72,9 @@ def worker_environment() -> dict[str, str]:
     }
 
 
-def concurrency(spec: SearchSpec) -> int:
+def concurrency(spec: SearchSpec, autoscaled: bool = False) -> int:
     """Trials at once: what the spec says, or what fits; never more than fit or than are wanted."""
-    fit = capacity(spec.resources).trials
+    fit = capacity(spec.resources, autoscaled).trials
     return max(1, min(spec.resources.concurrent or fit, fit, spec.budget.trials))
 
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from search.cluster_check import startable_nodes
 from tests.conftest import TinyBase
 from tests.toy import write_spec
 
@@ -38,6 +39,11 @@ def test_the_head_runs_no_trials_and_workers_start_from_none() -> None:
     assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}
     assert types["gpu"]["min_workers"] == 0
     assert types["gpu"]["resources"]["GPU"] >= 1
+
+
+def test_workers_that_may_start_count_as_capacity() -> None:
+    nodes = startable_nodes(yaml.safe_load(CLUSTER.read_text(encoding="utf-8")))
+    assert nodes == [{"CPU": 4, "GPU": 1}] * 4  # max_workers; the head, which runs no trials, is not among them
 
 
 def test_tokens_are_on_and_the_dashboard_is_local() -> None:

@@ -88,6 +88,8 @@ def test_a_starting_point_becomes_the_studys_parameters() -> None:
         ({"batches": {"low": 1, "high": 2}}, "space.batches"),
         ({"alpha": 8, "alpha_ratio": 2}, "expected one of the two"),
         ({"dropout": 1.5}, "space.dropout"),
+        ({"lr": float("inf")}, "space.lr"),
+        ({"lr": {"low": 1e-4, "high": float("inf")}}, "space.lr.high"),
         ({"seed": 3}, "space.seed"),
         ({"rungs": [2, 4]}, "space.rungs"),
         ({"mixed_share": [{"when": {"batches": "fancy"}, "values": [0.5]}]}, "no trial has fancy"),

@@ -69,6 +69,7 @@ def test_every_preset_loads(preset: Path) -> None:
         (GOOD.replace("base: some/base", "bose: some/base"), "space.base: missing"),
         (GOOD.replace("[8, 16]", "[]"), "space.r: an empty list"),
         ("data: {source: x.jsonl}\n", "space: missing"),
+        (GOOD + "constraints: ['r * batch_size <= 1']\n", "constraints: no configuration of the space meets them"),
         ("data: {source: x.jsonl}\nspace: {base: x, r: 8}\n", "space: nothing to search"),
         (GOOD + "continue_from: runs/none\n", "continue_from: "),
         ("space: {base: x}\n", "data: missing"),

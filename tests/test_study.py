@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from evaluation.errors import InputError
 from search.budget import best_rung
+from search.leaderboard import leaderboard
 from search.spec import SearchSpec
 from search.study import Study
 from trainables.config import TrialConfig
@@ -38,7 +39,14 @@ def score(config: TrialConfig, rung: int) -> float:
 
 
 def record(config: TrialConfig, rung: int) -> dict[str, Any]:
-    return {"metrics": {"ndcg@10": score(config, rung)}, "train_s": 90.0, "eval_s": 10.0, "trainable": 1000 * config.r}
+    return {
+        "metrics": {"ndcg@10": score(config, rung)},
+        "train_s": 90.0,
+        "eval_s": 10.0,
+        "trainable": 1000 * config.r,
+        "errors": {"ndcg@10": 0.01},
+        "folder": "none",
+    }
 
 
 def run_all(study: Study, stop_after: int | None = None) -> None:
@@ -285,15 +293,9 @@ def test_two_objectives_are_kept_apart(tmp_path: Path, sampler: str) -> None:
     assert len(study.trials) == 12
     for trial in study.trials:
         assert trial.values == [max(trial.intermediate_values.values()), 1000 * trial.user_attrs["config"]["r"]]
-    front = study._study.best_trials
-    assert {t.number for t in front} == pareto_by_hand(study.trials)
-
-
-def pareto_by_hand(trials: list[Any]) -> set[int]:
-    def beaten(a: Any) -> bool:
-        return any(b.values[0] >= a.values[0] and b.values[1] <= a.values[1] and b.values != a.values for b in trials)
-
-    return {t.number for t in trials if not beaten(t)}
+    rows = leaderboard(study.trials, "ndcg@10", study.rungs)
+    assert {row.trial for row in rows if row.front} == {t.number for t in study._study.best_trials}
+    assert 0 < sum(row.front for row in rows) < len(rows)
 
 
 def test_a_write_that_fails_leaves_whole_entries_and_ends_the_writing(tmp_path: Path) -> None:

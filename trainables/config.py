@@ -16,7 +16,7 @@ Loss = Literal["mnrl", "mnrl_symmetric", "gist"]
 class TrialConfig(BaseModel):
     """One trial. Two trials with equal configurations and data give equal scores on the same hardware."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # The base model
     base: str = Field(min_length=1, description="hub id or local folder of the base model")

@@ -73,6 +73,7 @@ def _reloaded_cosine(folder: Path, texts: list[str], expected_QD: np.ndarray) ->
         command = [sys.executable, "-m", "trainables.reload", str(folder), str(inputs), str(outputs)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ExportError(f"{folder}: does not load in a fresh process: {done.stderr.strip().splitlines()[-1]}")
+            why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise ExportError(f"{folder}: does not load in a fresh process: {why[-1]}")
         got_QD = np.load(outputs, allow_pickle=False)
     return float((got_QD * expected_QD).sum(axis=1).min())

@@ -48,6 +48,7 @@ class SanityGate(TrainerCallback):
         if args.logging_nan_inf_filter:
             raise ValueError("SanityGate needs logging_nan_inf_filter=False: the filter replaces a loss of NaN")
         self._begin = state.global_step
+        self._passed = self._begin > 0  # before it was interrupted
         self._weights, self._embedding = self._sample(), self._embed()
         if not self._weights:
             raise TrialFailed("nothing is trained: no weight has requires_grad", self._config)

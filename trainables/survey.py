@@ -6,6 +6,7 @@ written out or shown.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT = 0, 1, 2, 3  # why a pair is left out
 SHOWN = 3
 NO_KIND = -1
 GROUP_PREFIX = "group-"
+GROUP_NAME = re.compile(GROUP_PREFIX + "[0-9a-f]{16}")
 Hashes = NDArray[np.uint64]
 
 
@@ -124,7 +126,7 @@ def earlier_pairs(folder: Path) -> Iterator[Pair]:
     """The rows of a run's data folder, pinned to their parts. Names that prepare gave to groups are taken off again."""
     for part in PARTS:
         for number, (_, row) in enumerate(read_jsonl(folder / f"{part}.jsonl"), start=1):
-            concept = None if row["concept"].startswith(GROUP_PREFIX) else row["concept"]
+            concept = None if GROUP_NAME.fullmatch(row["concept"]) else row["concept"]
             yield Pair(
                 file=str(folder / f"{part}.jsonl"),
                 line=number,
