@@ -95,7 +95,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     )
     environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
     listed = [RAY, "job", "list", "--address", environment["TEST_DASHBOARD"]]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while subprocess.run(listed, env=environment, capture_output=True, check=False).returncode:
         assert time.monotonic() < deadline, "the head did not start"
     yield f"127.0.0.1:{gcs}", environment
@@ -143,7 +143,7 @@ def test_a_search_is_submitted_followed_and_stopped_as_a_job(
     submitted = embtune(["submit", str(spec), *at, "--runs", str(tmp_path / "runs")], environment, tmp_path)
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.split()[0]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while "trial 0: rung 1" not in (logs := embtune(["logs", job, *at], environment, tmp_path).stdout):
         assert time.monotonic() < deadline, logs
         time.sleep(1)
