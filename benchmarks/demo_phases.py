@@ -18,7 +18,7 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "demo_phases.json"
-SAMPLE_S = 0.5
+SAMPLE_S = 5.0
 
 
 def resident_bytes(process: psutil.Process) -> int:

