@@ -24,7 +24,7 @@ import ray
 from ray import tune
 
 from search import tuner
-from search.spec import load_spec
+from search.spec import ResourcesSpec, load_spec
 from search.study import Study
 from search.trial import run_trial, trial_folder
 from trainables.data import prepare
@@ -32,7 +32,7 @@ from trainables.data import prepare
 MARK = "first_step.json"
 
 
-def timed_trial(config: dict[str, Any], *, run: str, metric: str, threads: int) -> None:
+def timed_trial(config: dict[str, Any], *, run: str, metric: str, resources: ResourcesSpec) -> None:
     """`run_trial` that leaves the seconds to its first training step in the trial's folder."""
     start = time.time()
     from trainables import train
@@ -47,7 +47,7 @@ def timed_trial(config: dict[str, Any], *, run: str, metric: str, threads: int) 
 
     train._TrialTrainer.training_step = training_step  # type: ignore[method-assign]
     try:
-        run_trial(config, run=run, metric=metric, threads=threads)
+        run_trial(config, run=run, metric=metric, resources=resources)
     finally:
         train._TrialTrainer.training_step = plain  # type: ignore[method-assign]
 

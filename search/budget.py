@@ -63,7 +63,7 @@ def left(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float, concurre
 
 def devices(resources: ResourcesSpec) -> float:
     """Of one trial: its GPUs, or its CPU cores where it has none."""
-    return resources.gpus or resources.cpus
+    return resources.workers * (resources.gpus or resources.cpus)
 
 
 def device_hours(trials: Sequence[FrozenTrial], resources: ResourcesSpec) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,7 @@ from search.spec import ResourcesSpec
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()  # `ray up` leaves it on the head
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """Trials that fit at once, and the nodes they fit on."""
-
-    trials: int
-    nodes: int
-
-
-def capacity(resources: ResourcesSpec, autoscaled: bool = False) -> Capacity:
+def capacity(resources: ResourcesSpec, autoscaled: bool = False) -> int:
     """How many trials the cluster can hold at once: its nodes, or those that its autoscaler may start.
 
     Args:
@@ -40,13 +31,15 @@ def capacity(resources: ResourcesSpec, autoscaled: bool = False) -> Capacity:
     if autoscaled and BOOTSTRAP.exists():
         nodes = startable_nodes(yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))) or nodes
     fits = [_fit(node, resources) for node in nodes]
-    if not any(fits):
+    trials = sum(fits) // resources.workers  # the processes of one trial may be on several nodes
+    if not trials:
+        times = f"{resources.workers} times " if resources.workers > 1 else ""
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise InputError(
-            f"resources: a trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs on one node; "
+            f"resources: a trial asks for {times}{resources.cpus} CPUs and {resources.gpus:g} GPUs on one node; "
             f"the cluster's nodes have {have}"
         )
-    return Capacity(sum(fits), sum(1 for fit in fits if fit))
+    return trials
 
 
 def startable_nodes(config: Mapping[str, Any]) -> list[dict[str, float]]:

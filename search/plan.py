@@ -34,7 +34,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     pairs = report.kept["train"] if report is not None else None
     kind: Literal["cpu", "cuda"] = "cuda" if spec.resources.gpus else "cpu"
     memory = None if spec.resources.memory_gb is None else round(spec.resources.memory_gb * MEMORY_UNIT)
-    rows = plan_rows(space.configs(), pairs, kind, memory)
+    rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers)
     starts = [_start(spec, start) for start in spec.start]
     if as_json:
         document = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from evaluation.errors import InputError
 from search.dimensions import did_you_mean
@@ -66,9 +66,14 @@ class BudgetSpec(Section):
 class ResourcesSpec(Section):
     """What one trial takes, and how many run at once."""
 
-    cpus: int = Field(1, ge=1, description="CPU cores of a trial, and its torch threads")
-    gpus: float = Field(0, ge=0, description="GPUs of a trial; a fraction lets several trials share one")
-    memory_gb: float | None = Field(None, gt=0, description="memory of a trial's device, in GiB, for the plan")
+    cpus: int = Field(1, ge=1, description="CPU cores of a trial's process, and its torch threads")
+    gpus: float = Field(0, ge=0, description="GPUs of a trial's process; a fraction lets several trials share one")
+    workers: int = Field(
+        1, ge=1, description="processes that train one trial together, each on its own GPU; they share out its batches"
+    )
+    memory_gb: float | None = Field(
+        None, gt=0, description="GiB of its device that a trial may take; none: its share of the GPU, no limit on CPUs"
+    )
     concurrent: int = Field(0, ge=0, description="trials at once; 0: as many as fit the cluster")
     retries: int = Field(2, ge=0, description="restarts of a trial whose worker died, from its last rung")
 
@@ -76,8 +81,14 @@ class ResourcesSpec(Section):
     @classmethod
     def _whole_or_fraction(cls, gpus: float) -> float:
         if gpus > 1:
-            raise ValueError("a trial runs on one GPU or a fraction of one; expected at most 1")
+            raise ValueError("a process takes one GPU or a fraction of one; expected at most 1, and workers for more")
         return gpus
+
+    @model_validator(mode="after")
+    def _own_gpu_each(self) -> ResourcesSpec:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(f"gpus: {self.gpus:g} with {self.workers} workers; expected 1, each on a GPU of its own")
+        return self
 
 
 class StartFromSpec(Section):
@@ -189,6 +200,9 @@ def _checked(spec: SearchSpec) -> SearchSpec:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")
     if next(space.configs(), None) is None:
         raise InputError("constraints: no configuration of the space meets them")
+    workers = spec.resources.workers
+    if uneven := next((config.batch_size for config in space.configs() if config.batch_size % workers), None):
+        raise InputError(f"space.batch_size: {uneven}, expected multiples of the {workers} workers of a trial")
     for i, point in enumerate(spec.start):
         space.point(point, f"start[{i}]")
     if spec.sampler.name == "grid":

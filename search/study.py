@@ -32,7 +32,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 JOURNAL = "study.journal"
-KNOWN = (TrialState.COMPLETE, TrialState.PRUNED)
+KNOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 MAX_REPEATS = 100  # proposals in a row that are known already, after which the space counts as exhausted
 
 
@@ -94,7 +94,7 @@ class Study:
     def next_trial(self) -> Proposal | None:
         """The next configuration to run: first the trials that a stopped search left running, then new proposals.
 
-        A proposal equal to a finished trial is not run again: its known result is told to the study and another one
+        A proposal equal to an earlier trial is not run again: its known result is told to the study and another one
         is asked for. So is an infeasible combination, which the study learns as a violated constraint. None when the
         budget is spent or the space is exhausted.
         """
@@ -206,12 +206,15 @@ class Study:
         return config
 
     def _known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
-        """Whether a finished trial had this configuration; its result is then told as this trial's."""
+        """Whether another trial has this configuration; its result, once it has one, is told as this trial's."""
         document = config.model_dump(mode="json")
         twin = next((t for t in self.trials if t.user_attrs["config"] == document and t.state in KNOWN), None)
         if twin is None:
             return False
         trial.set_user_attr("repeats", twin.number)
+        if twin.state == TrialState.RUNNING:
+            self._study.tell(trial, state=TrialState.FAIL)  # teaches the sampler nothing; the twin will
+            return True
         for rung, value in sorted(twin.intermediate_values.items()):
             self._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
         pruned = twin.state == TrialState.PRUNED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +12,11 @@ from ray import tune
 
 from search.disk import unwritable
 from search.optuna_bridge import FAILURE, HALT, NUMBER
+from search.spec import ResourcesSpec
 
 if TYPE_CHECKING:
     from trainables.checkpoint import Rung
+    from trainables.config import TrialConfig
     from trainables.data import TrialData
 
 
@@ -22,38 +25,37 @@ def trial_folder(run: Path, number: int) -> Path:
     return run / "tune" / f"trial_{number:04d}"
 
 
-def run_trial(config: dict[str, Any], *, run: str, metric: str, threads: int) -> None:
+def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: ResourcesSpec) -> None:
     """Train one trial of the run in the folder `run` and report each rung to Tune.
 
     A trial that was interrupted goes on from its last complete rung: its folder says which. What the configuration
     itself makes impossible is reported, not raised: Tune would try it again. So is a disk that takes nothing more, for
     which no trial is to blame: the search ends there and can be resumed.
     """
-    import torch
-
     from evaluation.errors import InputError
     from trainables.config import TrialConfig
     from trainables.out_of_memory import train_in_memory
     from trainables.sanity import TrialFailed
 
-    # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
-    torch.set_num_threads(threads)
-
+    folder = trial_folder(Path(run), config[NUMBER])
     retried: dict[str, int] = {}
 
     def report(rung: Rung) -> None:
         record = asdict(rung) | retried
         tune.report({"rung": rung.rung, rung_metric(metric): rung.metrics[metric], "record": record})
 
+    def attempt(trial: TrialConfig) -> None:
+        if resources.workers > 1:
+            from search.workers import train_in_workers as run_it
+        else:
+            run_it = train_here
+        run_it(trial, report, run=Path(run), folder=folder, metric=metric, resources=resources)
+
     def smaller(tokens: int) -> None:
         retried["micro_batch_tokens"] = tokens
 
-    trial = TrialConfig.model_validate(config["trial"])
-    folder = trial_folder(Path(run), config[NUMBER])
     try:
-        train_in_memory(
-            trial, _data(run), report, smaller=smaller, folder=folder, metric=metric, cache=Path(run) / "cache"
-        )
+        train_in_memory(TrialConfig.model_validate(config["trial"]), attempt, smaller=smaller)
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), "rung": 0})
     except Exception:
@@ -63,14 +65,46 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, threads: int) ->
         tune.report({HALT: reason, "rung": 0})
 
 
+def train_here(
+    trial: TrialConfig,
+    report: Callable[[Rung], None],
+    *,
+    run: Path,
+    folder: Path,
+    metric: str,
+    resources: ResourcesSpec,
+) -> None:
+    """Train in this process, or as this process's part of a trial in several."""
+    import torch
+
+    from trainables.train import train
+
+    # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
+    torch.set_num_threads(resources.cpus)
+    memory = device_memory(resources)
+    train(trial, _data(run), report, folder=folder, metric=metric, cache=run / "cache", memory=memory)
+
+
+def device_memory(resources: ResourcesSpec) -> int | None:
+    """Bytes of its device that a trial may take; none where it has the device to itself."""
+    if resources.memory_gb is not None:
+        return round(resources.memory_gb * 2**30)
+    if 0 < resources.gpus < 1:
+        import torch
+
+        # Ray only counts the fractions of a GPU: nothing keeps a trial from taking its neighbours' memory.
+        return int(torch.cuda.get_device_properties(0).total_memory * resources.gpus)
+    return None
+
+
 def rung_metric(metric: str) -> str:
     """The metric's name as Tune's logs hold it."""
     return metric.replace("@", "_at_")
 
 
 @lru_cache(maxsize=1)
-def _data(run: str) -> TrialData:
+def _data(run: Path) -> TrialData:
     """Training pairs and dev task, kept by a warm worker from trial to trial."""
     from trainables.data import TrialData
 
-    return TrialData.load(Path(run) / "data")
+    return TrialData.load(run / "data")

@@ -76,7 +76,7 @@ def worker_environment() -> dict[str, str]:
 
 def concurrency(spec: SearchSpec, autoscaled: bool = False) -> int:
     """Trials at once: what the spec says, or what fits; never more than fit or than are wanted."""
-    fit = capacity(spec.resources, autoscaled).trials
+    fit = capacity(spec.resources, autoscaled)
     return max(1, min(spec.resources.concurrent or fit, fit, spec.budget.trials))
 
 
@@ -85,9 +85,11 @@ def make_tuner(
 ) -> tune.Tuner:
     """A Tuner for the trials that the study still has to run."""
     searcher, stopper = bridge(study)
-    trainable = partial(run_trial, run=str(run), metric=spec.metric, threads=spec.resources.cpus)
+    trainable = partial(run_trial, run=str(run), metric=spec.metric, resources=spec.resources)
     trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
     request = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    if spec.resources.workers > 1:
+        request = {"memory": 2**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
     return tune.Tuner(
         tune.with_resources(trainable, request),
         tune_config=tune.TuneConfig(

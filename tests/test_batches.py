@@ -217,7 +217,7 @@ def test_a_run_resumed_on_several_devices_starts_in_its_epoch(
     pairs, factory = batch_sampler_for(config, prepared, model)
     sampler = factory(pairs)
     sampler.set_epoch(3)
-    _, resumed = batch_sampler_for(config, prepared, model, start_epoch=3)
+    _, resumed = batch_sampler_for(config, prepared, model, start_step=3 * len(sampler) // 2)
     shard = BatchSamplerShard(resumed(pairs), num_processes=2, process_index=1, even_batches=False)
     assert list(SkipBatchSampler(shard, skip_batches=2)) == list(sampler)[1::2][2:]
 

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -245,7 +246,7 @@ def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path:
     ],
 )
 def test_a_wrong_search_is_one_line_and_exit_code_2(
-    tiny_base: TinyBase, tmp_path: Path, change: dict[str, object], message: str
+    tiny_base: TinyBase, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     spec = write_spec(tmp_path, tiny_base("bert"), **change)
     refused = embtune("search", spec, cwd=tmp_path)

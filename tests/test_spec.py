@@ -55,7 +55,7 @@ def test_every_preset_loads(preset: Path) -> None:
         (GOOD + "budget: {trials: many}\n", "budget.trials: input should be a valid integer"),
         (GOOD + "metric: accuracy\n", "metric: no such metric; expected recall"),
         (GOOD + "sampler: {name: best}\n", "sampler.name: input should be 'tpe'"),
-        (GOOD + "resources: {gpus: 1.5}\n", "resources.gpus: a trial runs on one GPU or a fraction"),
+        (GOOD + "resources: {gpus: 1.5}\n", "resources.gpus: a process takes one GPU or a fraction"),
         (GOOD + "start: [{r: 12}]\n", "start[0].r: 12 is outside the space"),
         (GOOD + "sampler: {name: grid}\n", "space.lr: a range; sampler grid expected a list of values"),
         (GOOD + "name: a/b\n", "name: 'a/b' names a folder"),

@@ -28,6 +28,7 @@ from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.out_of_memory import train_in_memory
 from trainables.sanity import TrialFailed
+from trainables.train import train
 
 torch.set_num_threads(1)
 config, data, folder, limit = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
@@ -35,12 +36,16 @@ config, data = TrialConfig.model_validate(config), TrialData.load(Path(data))
 if limit:
     # Once in the smallest pieces, so that all libraries and pools are there before the limit is set.
     small = config.model_copy(update={"batch_size": 2, "epochs": 0.05, "micro_batch_tokens": 64})
-    train_in_memory(small, data, lambda rung: None, folder=folder / "small")
+    train(small, data, lambda rung: None, folder=folder / "small")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + limit * 2**20, resource.RLIM_INFINITY))
 rungs, tokens = [], []
+
+def attempt(config):
+    train(config, data, lambda r: rungs.append(r.metrics), folder=folder / "trial")
+
 try:
-    train_in_memory(config, data, lambda r: rungs.append(r.metrics), smaller=tokens.append, folder=folder / "trial")
+    train_in_memory(config, attempt, smaller=tokens.append)
 except TrialFailed as error:
     print(json.dumps({"failed": str(error), "tokens": tokens}))
 else:
@@ -116,12 +121,12 @@ def test_a_batch_too_large_for_the_memory_is_trained_in_pieces(tiny_base: TinyBa
     assert "out of memory, with micro-batches of" in str(hopeless["failed"])
 
 
-def test_other_failures_are_not_taken_for_memory(config: TrialConfig, data: TrialData, tmp_path: Path) -> None:
-    def report(rung: object) -> None:
+def test_other_failures_are_not_taken_for_memory(config: TrialConfig) -> None:
+    def attempt(config: TrialConfig) -> None:
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        train_in_memory(config, data, report, smaller=pytest.fail, folder=tmp_path)  # type: ignore[arg-type]
+        train_in_memory(config, attempt, smaller=pytest.fail)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)

@@ -30,9 +30,9 @@ def trial_data(folder: Path, concepts: int = 60) -> TrialData:
     return TrialData.load(folder / "data")
 
 
-def write_spec(folder: Path, base: Path, **changes: Any) -> Path:
+def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> Path:
     """A spec of a few short trials on a tiny base."""
-    write_pairs(folder / "pairs.jsonl")
+    write_pairs(folder / "pairs.jsonl", concepts)
     spec: dict[str, Any] = {
         "name": "toy",
         "data": {"source": "pairs.jsonl"},

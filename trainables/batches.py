@@ -23,13 +23,11 @@ unseen row fits takes a row seen earlier.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
@@ -40,18 +38,12 @@ from trainables.clusters import clustered_order
 from trainables.compose import RowKeys, batch_sizes, capped, compose, row_keys, spread_order
 from trainables.config import TrialConfig
 from trainables.data import TrialData
+from trainables.distributed import device_batch, world_size
 from trainables.negatives import with_mined, with_own
 
 log = logging.getLogger(__name__)
 SamplerFactory = Callable[..., "ConceptBatchSampler"]
 Passages = NDArray[np.float32]
-
-
-def world_size() -> int:
-    """Processes that train together, one on each device."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", "1"))  # what launchers set, before the trainer joins the group
 
 
 def training_columns(pairs: Dataset) -> list[str]:
@@ -68,7 +60,7 @@ def batch_sampler_for(
     model: SentenceTransformer,
     cache: Path | None = None,
     *,
-    start_epoch: int = 0,
+    start_step: int = 0,
 ) -> tuple[Dataset, SamplerFactory]:
     """The rows that a trial trains on and the `batch_sampler` argument for sentence-transformers' trainer.
 
@@ -78,8 +70,8 @@ def batch_sampler_for(
         model: the trial's model before its first step, which embeds as the base does; where config.refresh, it embeds
             the passages anew at each epoch after the first.
         cache: folder where trials of one base share its embeddings and mined negatives; none: nothing is kept.
-        start_epoch: the epoch that a resumed run goes on in. On one device the trainer tells the sampler itself; on
-            several, accelerate hides the sampler from it for the rest of that epoch.
+        start_step: the optimizer step that a resumed run goes on from. On one device the trainer tells the sampler the
+            epoch itself; on several, accelerate hides the sampler from it for the rest of that epoch.
 
     Returns:
         The training rows with `negative_1`, ... where they have negatives, and a function that makes the sampler from
@@ -104,7 +96,7 @@ def batch_sampler_for(
         if len(dataset) != len(concepts):
             raise ValueError(f"the sampler was made for {len(concepts)} rows, got a data set of {len(dataset)}")
         made = ConceptBatchSampler(dataset, config, keys, concepts, anchors, embed, **options)
-        made.set_epoch(start_epoch)
+        made.set_epoch(start_step * world_size() // len(made))
         return made
 
     return pairs, sampler
@@ -132,7 +124,7 @@ class ConceptBatchSampler(DefaultBatchSampler):
         devices = world_size()
         super().__init__(
             dataset,
-            batch_size=batch_size or config.batch_size // devices,
+            batch_size=batch_size or device_batch(config),
             drop_last=drop_last or devices > 1,
             valid_label_columns=valid_label_columns,
             generator=generator,

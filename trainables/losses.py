@@ -15,8 +15,8 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import nn
 
 from evaluation.errors import InputError
-from trainables.batches import world_size
 from trainables.config import TrialConfig
+from trainables.distributed import world_size
 from trainables.model import build_model
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from trainables import hub
 from trainables.adapters import lora_config, trained_names
 from trainables.bases import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
+from trainables.distributed import lead
 from trainables.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
 
 ADAPTER = "default"
@@ -156,8 +157,8 @@ def _load(
     if cache_folder is not None and not trust_remote_code:
         digest = hashlib.sha256(f"{folder.resolve()} {_stamp(folder)}".encode()).hexdigest()[:16]
         converted = cache_folder / f"{base.family}-{str(dtype).removeprefix('torch.')}-{digest}"
-        if not converted.is_dir():
-            _save_aside(load(folder), converted)
+        # Of several processes one converts: in the others, transformers saves no weights and no config.json.
+        lead(functools.partial(_convert, load, folder, converted))
         folder = converted
     model = load(folder)
     if device.type == "cpu":
@@ -198,8 +199,11 @@ def _mode(pooling: Pooling) -> str:
     return pooling.pooling_mode if isinstance(pooling.pooling_mode, str) else "+".join(pooling.pooling_mode)
 
 
-def _save_aside(model: SentenceTransformer, folder: Path) -> None:
-    """Save so that `folder` appears whole; a worker that was faster wins."""
+def _convert(load: Callable[[Path], SentenceTransformer], source: Path, folder: Path) -> None:
+    """Save what `load` makes of `source` so that `folder` appears whole; a worker that was faster wins."""
+    if folder.is_dir():
+        return
+    model = load(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

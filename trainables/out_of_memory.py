@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from trainables.checkpoint import Rung
 from trainables.config import TrialConfig
-from trainables.data import TrialData
 from trainables.sanity import TrialFailed
-from trainables.train import train
 
 LONGEST = 512  # tokens of a text where the configuration leaves the length to the base
 SMALLEST = 64  # tokens of a micro-batch, as TrialConfig has it
@@ -22,26 +18,24 @@ MESSAGES = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILE
 
 def train_in_memory(
     config: TrialConfig,
-    data: TrialData,
-    report: Callable[[Rung], None],
+    attempt: Callable[[TrialConfig], None],
     *,
     smaller: Callable[[int], None] = lambda tokens: None,
-    **options: Any,
-) -> Rung:
-    """`train`, and once more with a cached loss over micro-batches (arXiv 2101.06983) when memory runs out.
+) -> None:
+    """Train, and once more with a cached loss over micro-batches (arXiv 2101.06983) when memory runs out.
 
     Gradients are those of the whole batch; what differs is rounding and the masks that dropout draws. The second try
     goes on from the last complete rung.
 
     Args:
+        attempt: trains what it is given, with `train`.
         smaller: told the tokens of a micro-batch before the second try.
-        options: of `train`.
 
     Raises:
-        TrialFailed: the memory does not suffice for micro-batches either; and what `train` raises.
+        TrialFailed: the memory does not suffice for micro-batches either; and what `attempt` raises.
     """
     try:
-        return train(config, data, report, **options)
+        return attempt(config)
     except Exception as error:
         if not is_out_of_memory(error) or config.method == "none":
             raise
@@ -51,9 +45,8 @@ def train_in_memory(
     torch.cuda.empty_cache()
     tokens = micro_batch(config)
     smaller(tokens)
-    again = config.model_copy(update={"micro_batch_tokens": tokens})
     try:
-        return train(again, data, report, **options)
+        attempt(config.model_copy(update={"micro_batch_tokens": tokens}))
     except Exception as error:
         if is_out_of_memory(error):
             raise TrialFailed(f"out of memory, with micro-batches of {tokens} tokens too: {reason}", config) from None

@@ -55,12 +55,14 @@ def plan_rows(
     train_pairs: int | None = None,
     device: DeviceKind | None = None,
     device_memory: int | None = None,
+    workers: int = 1,
 ) -> list[PlanRow]:
     """One row for each configuration.
 
     train_pairs: pairs of the training part, for the number of steps. device: what the trials run on; none: what this
     machine has. device_memory: bytes of it that a trial may take; none: a GPU's own memory when it is one of this
-    machine, else unknown. Nothing is downloaded but small JSON files, and those only when the hub answers.
+    machine, else unknown. workers: processes that share out a trial's batches, each on such a device. Nothing is
+    downloaded but small JSON files, and those only when the hub answers.
 
     Raises:
         InputError: an unknown base, targets that match nothing, a max_length beyond the base's positions.
@@ -68,7 +70,7 @@ def plan_rows(
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_memory is None and kind == "cuda" and torch.cuda.is_available():
         device_memory = torch.cuda.get_device_properties(0).total_memory
-    return [_row(config, train_pairs, kind, device_memory) for config in configs]
+    return [_row(config, train_pairs, kind, device_memory, workers) for config in configs]
 
 
 def optimizer_steps(config: TrialConfig, train_pairs: int) -> int:
@@ -127,16 +129,19 @@ def plan_notes(rows: Sequence[PlanRow]) -> list[str]:
     return list(dict.fromkeys(note for row in rows for note in row.notes))
 
 
-def _row(config: TrialConfig, train_pairs: int | None, kind: DeviceKind, device_memory: int | None) -> PlanRow:
+def _row(
+    config: TrialConfig, train_pairs: int | None, kind: DeviceKind, device_memory: int | None, workers: int
+) -> PlanRow:
     base = resolve_base(config)
     precision, attention, note = _arithmetic(config, base, kind)
     counts = count_parameters(config, base)
-    memory = estimate_memory(config, kind, precision.name, attention, base).total
+    share = config.model_copy(update={"batch_size": config.batch_size // workers})
+    memory = estimate_memory(share, kind, precision.name, attention, base).total
     fits = None if device_memory is None else memory <= HEADROOM * device_memory
     advice: dict[str, Any] = {}
     if fits is False and device_memory is not None:
         try:
-            fitted = fit_to_memory(config, device_memory, kind, precision.name, attention)
+            fitted = fit_to_memory(share, device_memory, kind, precision.name, attention)
         except InputError as error:
             note = "; ".join(filter(None, (note, str(error))))
         else:

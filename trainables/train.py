@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from trainables.checkpoint import (
 )
 from trainables.config import TrialConfig
 from trainables.data import TrialData
+from trainables.distributed import device_batch, lead, world_size
 from trainables.losses import make_loss
 from trainables.memory import fit_to_memory
 from trainables.model import build_model, training_prompts
@@ -54,6 +56,9 @@ def train(
     again with the same folder, the trial tells its rungs again and goes on after the last of them: weights, optimizer,
     schedule, random numbers and the position in the data are those it stopped with.
 
+    In several processes of one process group (torch.distributed), one on each device, they train the trial together:
+    each takes its share of every batch, and negatives are gathered over all. The first of them measures and reports.
+
     Args:
         folder: of the trial's checkpoints; must exist on a disk that the caller can read afterwards.
         metric: dev metric that decides which rung's weights are kept.
@@ -71,8 +76,12 @@ def train(
     place = resolve_device(device)
     precision = resolve_precision(config, place)
     done = rungs_done(folder)
-    for rung in done:
-        report(rung)
+
+    def tell_again() -> None:
+        for rung in done:
+            report(rung)
+
+    lead(tell_again)
     if not (done and done[-1].rung == done[-1].rungs):
         config = _fitted(config, place, precision, memory)
         model = build_model(config, place, cache_folder=cache)
@@ -80,10 +89,9 @@ def train(
         if config.method == "none":
             dev.measure(step=0, steps=0, pairs=0, rung=config.rungs)
         else:
-            resume = done[-1].folder if done else None
-            _fit(config, data, dev, model, folder, cache, precision, place, resume)
+            _fit(config, data, dev, model, folder, cache, precision, place, done[-1] if done else None)
         done = rungs_done(folder)
-    drop_resume_state(Path(done[-1].folder))
+    lead(partial(drop_resume_state, Path(done[-1].folder)))
     return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
 
 
@@ -93,7 +101,9 @@ def _fitted(config: TrialConfig, place: torch.device, precision: Precision, memo
     if memory is None or config.method == "none":
         return config
     attention, _ = resolve_attention(config, resolve_base(config), place)
-    return fit_to_memory(config, memory, "cuda" if place.type == "cuda" else "cpu", precision.name, attention)
+    share = config.model_copy(update={"batch_size": device_batch(config)})
+    fitted = fit_to_memory(share, memory, "cuda" if place.type == "cuda" else "cpu", precision.name, attention)
+    return fitted.model_copy(update={"batch_size": config.batch_size})
 
 
 def _fit(
@@ -105,17 +115,18 @@ def _fit(
     cache: Path | None,
     precision: Precision,
     place: torch.device,
-    resume: str | None,
+    last: Rung | None,
 ) -> None:
-    pairs, sampler = batch_sampler_for(config, data, model, cache)
+    pairs, sampler = batch_sampler_for(config, data, model, cache, start_step=last.step if last else 0)
     epoch = sampler(pairs)
-    steps = max(config.rungs, math.ceil(config.epochs * len(epoch)))
-    pairs_per_step = sum(map(len, epoch)) / len(epoch)
+    steps_per_epoch = len(epoch) // world_size()
+    steps = max(config.rungs, math.ceil(config.epochs * steps_per_epoch))
+    pairs_per_step = sum(map(len, epoch)) / steps_per_epoch
     columns = training_columns(pairs)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=device_batch(config),
         batch_sampler=sampler,
         prompts=training_prompts(model, columns),
         learning_rate=config.lr,
@@ -143,7 +154,7 @@ def _fit(
         callbacks=[SanityGate(config, model, pairs[0]["anchor"]), _Rungs(config, steps, pairs_per_step, dev)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=last.folder if last else None)
 
 
 class _DevEvaluation:
@@ -166,6 +177,10 @@ class _DevEvaluation:
         self._since = time.perf_counter()
 
     def measure(self, step: int, steps: int, pairs: int, rung: int, loss: float = math.nan) -> None:
+        """Evaluate and report, in the first process; `report` ends the trial in all of them when it raises."""
+        lead(partial(self._measure, step, steps, pairs, rung, loss))
+
+    def _measure(self, step: int, steps: int, pairs: int, rung: int, loss: float) -> None:
         train_s = time.perf_counter() - self._since
         scores, eval_s = self._scores()
         trainable, total = self._counts
