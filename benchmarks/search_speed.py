@@ -11,8 +11,9 @@ c     plain Ray Tune: a function trainable in a new process a trial, OptunaSearc
 d:P   embtune with pruner P.
 
 b, c and d search one space (the grid's, with a learning rate from 1e-5 to 3e-3) with TPE and stop at the target; all
-trials train with this project's loop but b's, which train with the library's. Seconds run from a ready process with all
-imports done to the report of the score; steps are optimizer steps of all trials until then. An arm that never gets
+trials train with this project's loop but b's, which train with the library's. All have the same cores: a and b run one
+trial on all of them, c and d as many trials at once; and the same number format. Seconds run from a ready process with
+all imports done to the report of the score; steps are optimizer steps of all trials until then. An arm that never gets
 there has null.
 """
 
@@ -40,6 +41,7 @@ from trainables.config import TrialConfig
 from trainables.data import TrialData, prepare
 from trainables.data_config import DataConfig
 from trainables.model import build_model, forget_bases
+from trainables.precision import resolve_precision
 from trainables.train import train
 
 METRIC = "ndcg@10"
@@ -175,6 +177,7 @@ def library(setting: Setting, target: float) -> Clock:
             report_to=[],
             disable_tqdm=True,
             use_cpu=not torch.cuda.is_available(),
+            bf16=resolve_precision(setting.config()).bf16,
             seed=setting.seed,
         ),
         train_dataset=data.train.select_columns(["anchor", "positive"]),
@@ -291,12 +294,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10**9, help="of the train part")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--concurrent", type=int, default=1, help="trials at once in c and d")
+    parser.add_argument(
+        "--concurrent", type=int, default=os.cpu_count(), help="trials at once in c and d, threads in a and b"
+    )
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--only", nargs="+", default=["b", "c", *(f"d:{pruner}" for pruner in PRUNERS)])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search_speed.json")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.concurrent)
     tuner.connect(None)
     load = os.getloadavg()
     runs: dict[str, list[dict[str, Any]]] = {}
