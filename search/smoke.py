@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluation.errors import InputError
 from search.dimensions import Dimension
+from search.space import Space
 from search.spec import SearchSpec
 from trainables.config import TrialConfig
 
@@ -24,7 +26,7 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     """The spec with its bases replaced by stand-ins, made in `folder`, and everything that costs time cut down.
 
     Raises:
-        InputError: the data cannot be read, or nothing is known of a base.
+        InputError: the data cannot be read, nothing is known of a base, or a `when` asks for a value that is cut.
     """
     from trainables.stand_ins import make_stand_in
 
@@ -39,12 +41,17 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     for large in ("matryoshka", "micro_batch_tokens", "revision", "attention"):
         section.pop(large, None)  # sizes and files that a stand-in does not have
     start = [{k: v for k, v in point.items() if _searched(section, k)} for point in _replaced(spec.start, paths)]
+    try:
+        possible = next(Space.parse(section, spec.seed, spec.constraints).configs(), None)
+    except InputError as error:
+        raise InputError(f"--smoke: {error}") from None
     first = [{"base": path} for path in paths.values()] if len(paths) > 1 else []
     return spec.model_copy(
         update={
             "name": f"{spec.name}-smoke",
             "data": spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)}),
             "space": section,
+            "constraints": spec.constraints if possible else [],  # the cuts above may leave nothing that meets them
             "start": (first + start)[: max(MAX_TRIALS, len(first))],
             "budget": spec.budget.model_copy(update={"trials": max(MAX_TRIALS, len(first)), "hours": None}),
         }

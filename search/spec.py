@@ -200,6 +200,7 @@ def _checked(spec: SearchSpec) -> SearchSpec:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")
     if next(space.configs(), None) is None:
         raise InputError("constraints: no configuration of the space meets them")
+    _named_code_only(space)
     workers = spec.resources.workers
     if uneven := next((config.batch_size for config in space.configs() if config.batch_size % workers), None):
         raise InputError(f"space.batch_size: {uneven}, expected multiples of the {workers} workers of a trial")
@@ -214,6 +215,21 @@ def _checked(spec: SearchSpec) -> SearchSpec:
                 "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
             )
     return spec
+
+
+def _named_code_only(space: Space) -> None:
+    """Running a base's own code is decided for that base, never for whatever else the space names.
+
+    Raises:
+        InputError: trust_remote_code is true for several bases at once.
+    """
+    if len({config.base for config in space.configs()}) == 1:
+        return
+    if any(d.name == "trust_remote_code" and d.contains(True) and "base" not in d.when for d in space.dimensions):
+        raise InputError(
+            "space.trust_remote_code: true for several bases; "
+            "expected [{when: {base: THE_ONE}, values: [true]}, {values: [false]}]"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

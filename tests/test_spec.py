@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from evaluation.errors import InputError
+from search.smoke import smoke_spec
 from search.spec import load_spec
+from tests.toy import write_pairs
 
 PRESETS = sorted((Path(__file__).parent.parent / "search" / "presets").glob("*.yaml"))
 GOOD = """
@@ -56,6 +58,15 @@ def test_every_preset_loads(preset: Path) -> None:
         (GOOD + "metric: accuracy\n", "metric: no such metric; expected recall"),
         (GOOD + "sampler: {name: best}\n", "sampler.name: input should be 'tpe'"),
         (GOOD + "resources: {gpus: 1.5}\n", "resources.gpus: a process takes one GPU or a fraction"),
+        (GOOD + "resources: {workers: 2, gpus: 0.5}\n", "resources: gpus: 0.5 with 2 workers; expected 1"),
+        (
+            GOOD + "  batch_size: [16, 15]\nresources: {workers: 2}\n",
+            "space.batch_size: 15, expected multiples of",
+        ),
+        (
+            GOOD.replace("some/base", "[a, b]\n  trust_remote_code: true"),
+            "space.trust_remote_code: true for several bases",
+        ),
         (GOOD + "start: [{r: 12}]\n", "start[0].r: 12 is outside the space"),
         (GOOD + "sampler: {name: grid}\n", "space.lr: a range; sampler grid expected a list of values"),
         (GOOD + "name: a/b\n", "name: 'a/b' names a folder"),
@@ -119,3 +130,19 @@ def test_starting_points_come_from_an_earlier_runs_best(tmp_path: Path) -> None:
     only = write(tmp_path, GOOD.replace("[8, 16]", "[2, 4]") + "start_from: {run: runs/x}\n")
     with pytest.raises(InputError, match=r"no trial of .* lies in this space"):
         load_spec(only)
+
+
+def test_one_base_of_several_may_run_its_own_code(tmp_path: Path) -> None:
+    trusted = "[a, b]\n  trust_remote_code: [{when: {base: a}, values: [true]}, {values: [false]}]"
+    space = load_spec(write(tmp_path, GOOD.replace("some/base", trusted))).parsed_space()
+    assert {config.base: config.trust_remote_code for config in space.configs()} == {"a": True, "b": False}
+
+
+def test_a_smoke_run_leaves_out_constraints_that_its_cuts_make_impossible(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl")
+    known = GOOD.replace("some/base", "intfloat/multilingual-e5-small\n  batch_size: 64")
+    for constraint, kept in (("r * batch_size >= 512", []), ("r <= batch_size", ["r <= batch_size"])):
+        spec = load_spec(write(tmp_path, known + f"constraints: ['{constraint}']\n"))
+        small = smoke_spec(spec, tmp_path / "stand-ins")
+        assert small.constraints == kept
+        assert next(small.parsed_space().configs(), None) is not None

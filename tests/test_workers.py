@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from evaluation.errors import InputError
 from search.cluster_check import capacity
-from search.spec import ResourcesSpec, load_spec
+from search.spec import ResourcesSpec
 from search.tuner import connect
 from tests.conftest import TinyBase
 from tests.drive import drive
@@ -98,12 +98,3 @@ def test_what_no_nodes_have_together_is_refused() -> None:
     assert capacity(ResourcesSpec(cpus=1, workers=2)) == int(ray.cluster_resources()["CPU"]) // 2
     with pytest.raises(InputError, match="a trial asks for 999 times 1 CPUs"):
         capacity(ResourcesSpec(cpus=1, workers=999))
-
-
-def test_a_batch_that_cannot_be_shared_out_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, tiny_base("bert"), space={"batch_size": [16, 15]}, resources={"workers": 2})
-    with pytest.raises(InputError, match=r"space.batch_size: 15, expected multiples of the 2 workers"):
-        load_spec(spec)
-    spec = write_spec(tmp_path, tiny_base("bert"), resources={"workers": 2, "gpus": 0.5})
-    with pytest.raises(InputError, match=r"resources: gpus: 0.5 with 2 workers; expected 1"):
-        load_spec(spec)
