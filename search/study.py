@@ -137,10 +137,14 @@ class Study:
                 self._storage.set_trial_intermediate_value(frozen._trial_id, rung, value)
                 return False
             trial.report(value, rung)
-            if rung < self.rungs and trial.should_prune():
+            stopped = rung < self.rungs and trial.should_prune()
+            if stopped:
                 self._study.tell(trial, state=TrialState.PRUNED)
-                return True
-        return False
+        if stopped:
+            from trainables.checkpoint import drop_resume_state
+
+            drop_resume_state(Path(record["folder"]))  # it never goes on; its weights and scores stay
+        return stopped
 
     def complete(self, number: int) -> None:
         """The trial ran to its end: told with its best rung's value, since that rung's weights are the ones kept.

@@ -108,6 +108,7 @@ def test_a_bad_trial_was_pruned_in_the_study_and_stopped_for_real(done: Done) ->
         markers = list((done.run / "tune" / f"trial_{trial.number:04d}").glob("checkpoint-*/rung.json"))
         assert len(markers) == len(trial.intermediate_values)
     assert "The pruner stopped" in done.output
+    assert not list((done.run / "tune").glob("*/*/optimizer.pt"))  # what only a resume needs is gone once a trial ends
 
 
 def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:

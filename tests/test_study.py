@@ -118,6 +118,21 @@ def test_a_known_configuration_is_not_run_twice(tmp_path: Path) -> None:
         assert repeat.value == study.trial(repeat.user_attrs["repeats"]).value
 
 
+def test_equal_configurations_do_not_train_at_once(tmp_path: Path) -> None:
+    spec = make_spec(space={"base": "some/base", "r": [4, 8], "rungs": 1}, sampler={"name": "random"})
+    study = Study(tmp_path, spec, concurrent=3)
+    first, second = study.next_trial(), study.next_trial()
+    assert first is not None
+    assert second is not None
+    assert first.config.r != second.config.r
+    assert study.next_trial() is None  # both are taken
+    for proposal in (first, second):
+        study.report(proposal.number, 1, record(proposal.config, 1))
+        study.complete(proposal.number)
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE"]
+    assert {row.state for row in leaderboard(study.trials, "ndcg@10", 1)} == {"COMPLETE"}
+
+
 def test_grid_proposes_every_point_once(tmp_path: Path) -> None:
     spec = make_spec(
         space={"base": "some/base", "r": [4, 8, 16], "targets": ["qv", "qkv"], "rungs": 1}, sampler={"name": "grid"}

@@ -2,7 +2,7 @@
 
 A trial's folder holds one `checkpoint-<step>` folder for each rung. `rung.json` is written last in it: its existence
 means that the checkpoint is complete. Weights stay for the best and the latest rung, the optimizer's state for the
-latest, scores for every rung.
+latest as long as the trial may go on, scores for every rung.
 """
 
 from __future__ import annotations
