@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from evaluation.benchmark_table import BenchmarkTable, Row
 from evaluation.compare import Comparison, compare, holm
 from evaluation.details import model_details
-from evaluation.embeddings import EmbeddingCache
+from evaluation.embedding_cache import EmbeddingCache
 from evaluation.errors import InputError
 from evaluation.metrics import DEFAULT_METRICS, depth
 from evaluation.models import ModelEntry, load_model, resolve_model, same_model, saved_prompts

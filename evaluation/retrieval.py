@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.embeddings import EmbeddingCache, Encoder, embed, unit_rows
+from evaluation.embeddings import Encoder, embed, unit_rows
 from evaluation.errors import InputError
 from evaluation.files import aside
 from evaluation.index import top_k
 from evaluation.metrics import DEFAULT_METRICS, Judgements, depth, score
 from evaluation.task import RetrievalTask
+
+if TYPE_CHECKING:
+    from evaluation.embedding_cache import EmbeddingCache
 
 
 def _no_passages() -> NDArray[np.str_]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.embeddings import EmbeddingCache, Encoder, embed
+from evaluation.embedding_cache import EmbeddingCache
+from evaluation.embeddings import Encoder, embed
 from evaluation.errors import InputError
 from evaluation.index import top_k
 from evaluation.retrieval import TaskEmbeddings

@@ -10,8 +10,8 @@ from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from search.leaderboard import Row
+from trainables.rungs import SCORES
 
-SCORES = "scores.npz"  # trainables/checkpoint.py writes it; that module imports torch
 RESAMPLES = 2_000  # of each comparison, for a mark and not for a published interval: 0.4 s with 2,000 concepts
 RANKED = ("COMPLETE", "PRUNED")
 

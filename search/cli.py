@@ -26,9 +26,12 @@ def cli() -> None:
 @click.option("--address", help="a running Ray cluster: 'auto', or HOST:PORT of its head")
 def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, address: str | None) -> None:
     """Search, merge the best trial, benchmark it against its base and export it."""
+    from search.spec import load_spec
+
+    checked = load_spec(spec, base)  # what is wrong with it is told before Ray and the rest are imported
     from search.run import run_search
 
-    sys.exit(run_search(spec, runs, base=base, resume=resume, smoke=smoke, address=address))
+    sys.exit(run_search(checked, runs, resume=resume, smoke=smoke, address=address))
 
 
 @cli.command()

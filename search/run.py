@@ -24,7 +24,7 @@ from search.leaderboard import Row, as_table, leaderboard, write_leaderboard
 from search.promote import BENCHMARK, BEST, promote
 from search.run_folder import STAND_INS, Staging, locked
 from search.smoke import smoke_spec
-from search.spec import SearchSpec, load_spec
+from search.spec import SearchSpec
 from search.study import Study
 from search.summary import print_benchmark, print_how_to_load, savings, shown_path
 from search.tuner import concurrency, connect, make_tuner
@@ -32,10 +32,9 @@ from trainables.bases import resolve_base
 
 
 def run_search(
-    path: Path,
+    spec: SearchSpec,
     runs: Path,
     *,
-    base: str | None = None,
     resume: bool = False,
     smoke: bool = False,
     address: str | None = None,
@@ -43,10 +42,9 @@ def run_search(
     """Run the whole search of a spec. Returns the exit code: 0 done, 1 the work failed or was stopped.
 
     Raises:
-        InputError: the spec, the data or the request for resources is wrong, or the run's folder is in use.
+        InputError: the data or the request for resources is wrong, or the run's folder is in use.
     """
     console = make_console()
-    spec = load_spec(path, base)
     require_writable(runs)
     if smoke:
         console.print(

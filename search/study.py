@@ -27,6 +27,7 @@ from search.pruners import make_pruner
 from search.samplers import make_sampler
 from search.spec import SearchSpec
 from trainables.config import TrialConfig
+from trainables.rungs import drop_resume_state
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -141,8 +142,6 @@ class Study:
             if stopped:
                 self._study.tell(trial, state=TrialState.PRUNED)
         if stopped:
-            from trainables.checkpoint import drop_resume_state
-
             drop_resume_state(Path(record["folder"]))  # it never goes on; its weights and scores stay
         return stopped
 

@@ -15,9 +15,9 @@ from search.optuna_bridge import FAILURE, HALT, NUMBER
 from search.spec import ResourcesSpec
 
 if TYPE_CHECKING:
-    from trainables.checkpoint import Rung
     from trainables.config import TrialConfig
     from trainables.data import TrialData
+    from trainables.rungs import Rung
 
 
 def trial_folder(run: Path, number: int) -> Path:

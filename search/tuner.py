@@ -32,7 +32,7 @@ def connect(address: str | None) -> None:
     if address is not None:
         _require_answer(address)
     ray.init(
-        address=address,
+        address=address or "local",  # without a word, Ray would join whatever was started on this machine last
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=True,

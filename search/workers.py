@@ -16,10 +16,10 @@ from ray.util.queue import Empty, Queue
 from evaluation.errors import InputError
 from search.spec import ResourcesSpec
 from search.trial import train_here
-from trainables.checkpoint import Rung
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
 from trainables.out_of_memory import is_out_of_memory
+from trainables.rungs import Rung
 from trainables.sanity import TrialFailed
 
 LOOK_S = 1.0  # between two looks at whether the processes still run

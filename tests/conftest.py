@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -41,6 +43,13 @@ TEXTS = (
 )
 
 TinyBase = Callable[..., Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One Ray token before the first Ray starts: two that start at once on a new machine would each write one."""
+    if not hasattr(config, "workerinput") and not (Path.home() / ".ray" / "auth_token").exists():
+        command = [str(Path(sys.executable).parent / "ray"), "get-auth-token", "--generate"]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -99,7 +99,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     while subprocess.run(listed, env=environment, capture_output=True, check=False).returncode:
         assert time.monotonic() < deadline, "the head did not start"
     yield f"127.0.0.1:{gcs}", environment
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGKILL)  # asked politely, they take half a minute
     process.wait(timeout=60)
 
 

@@ -26,8 +26,8 @@ from tests.conftest import TinyBase
 from tests.drive import drive
 from tests.test_search import EMBTUNE, embtune
 from tests.toy import write_spec
-from trainables.checkpoint import rungs_done
 from trainables.data import prepare
+from trainables.rungs import rungs_done
 
 REPOSITORY = Path(__file__).parent.parent
 KILLS = 10

@@ -16,9 +16,9 @@ from tests.conftest import TinyBase
 from tests.drive import drive
 from tests.test_faults import assert_journal_equals_tunes_view, new_run
 from tests.toy import write_spec
-from trainables.checkpoint import Rung
 from trainables.config import TrialConfig
 from trainables.data import TrialData
+from trainables.rungs import Rung
 from trainables.train import train
 
 

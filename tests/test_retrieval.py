@@ -15,7 +15,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from evaluation.details import truncated_scores
-from evaluation.embeddings import EmbeddingCache, content_hash, embed
+from evaluation.embedding_cache import EmbeddingCache, content_hash
+from evaluation.embeddings import embed
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores, embed_task, evaluate
 from evaluation.task import RetrievalTask

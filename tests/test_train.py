@@ -17,12 +17,12 @@ from evaluation.errors import InputError
 from evaluation.metrics import DEFAULT_METRICS
 from tests.conftest import TinyBase
 from tests.toy import trial_data
-from trainables.checkpoint import ADAPTER, MARKER, Rung
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.export import ExportError, export_model
 from trainables.memory import HEADROOM, estimate_memory, fit_to_memory
 from trainables.merge import merged_model, trained_model
+from trainables.rungs import ADAPTER, MARKER, Rung
 from trainables.sanity import TrialFailed
 from trainables.train import train
 

@@ -100,7 +100,7 @@ def test_a_trial_scores_the_same_first_and_after_others_in_one_worker(
 
 
 def test_a_batch_too_large_for_the_memory_is_trained_in_pieces(tiny_base: TinyBase, tmp_path: Path) -> None:
-    data = trial_data(tmp_path, concepts=150)
+    data = trial_data(tmp_path)
     large = TrialConfig(
         base=str(tiny_base("bert", width=256, layers=4)),
         max_length=64,

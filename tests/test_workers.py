@@ -26,9 +26,9 @@ from tests.conftest import TinyBase
 from tests.drive import drive
 from tests.test_faults import new_run
 from tests.toy import write_spec
-from trainables.checkpoint import ADAPTER, Rung
 from trainables.config import TrialConfig
 from trainables.data import TrialData
+from trainables.rungs import ADAPTER, Rung
 from trainables.train import train
 
 BATCH = 22  # 286 training rows: as many full batches on one device as on two

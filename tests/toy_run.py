@@ -30,9 +30,9 @@ from search.spec import SearchSpec, load_spec
 from search.study import Study
 from search.trial import trial_folder
 from tests.toy import write_spec
-from trainables.checkpoint import Rung, complete_rung
 from trainables.config import TrialConfig
 from trainables.data import load_task, prepare
+from trainables.rungs import Rung, complete_rung
 
 DIMENSIONS = 256
 METRIC = "ndcg@10"

@@ -1,15 +1,7 @@
-"""Saved state of a trial: what is trained (not the frozen base), and what training needs to go on from a rung.
-
-A trial's folder holds one `checkpoint-<step>` folder for each rung. `rung.json` is written last in it: its existence
-means that the checkpoint is complete. Weights stay for the best and the latest rung, the optimizer's state for the
-latest as long as the trial may go on, scores for every rung.
-"""
+"""What is trained, and not the frozen base: saved at a rung, loaded to go on from it."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +10,9 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from evaluation.files import write_whole
-from evaluation.retrieval import Scores
+from trainables.rungs import ADAPTER, WEIGHTS
 
-MARKER = "rung.json"
-SCORES = "scores.npz"
-ADAPTER = "adapter_model.safetensors"  # PEFT's own file name: the folder loads with PeftModel.from_pretrained
 PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
-WEIGHTS = "model.safetensors"
-RESUME_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json")
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A dev evaluation of a trial at an equal share of its training.
-
-    Attributes:
-        rung, rungs: which of how many, from 1.
-        step, steps: optimizer steps done, and of the whole trial.
-        pairs: training pairs seen.
-        loss: mean training loss since the rung before; NaN where nothing was trained.
-        train_s, eval_s: seconds of training since the rung before, and of this evaluation.
-        trainable, total: parameters that are trained, and of the model.
-        metrics: mean over the dev queries of each metric.
-        errors: cluster-robust standard error of each mean.
-        folder: the checkpoint.
-    """
-
-    rung: int
-    rungs: int
-    step: int
-    steps: int
-    pairs: int
-    loss: float
-    train_s: float
-    eval_s: float
-    trainable: int
-    total: int
-    metrics: dict[str, float]
-    errors: dict[str, float]
-    folder: str
-
-    def scores(self) -> Scores:
-        """Per-query dev scores."""
-        return Scores.load(Path(self.folder) / SCORES)
 
 
 def save_weights(model: SentenceTransformer, folder: Path) -> None:
@@ -95,44 +46,6 @@ def load_weights(model: SentenceTransformer, folder: Path) -> None:
             raise ValueError(f"{folder}: not this model's adapter: {strangers[:3]}")
     else:
         model.load_state_dict(load_file(folder / WEIGHTS))
-
-
-def rungs_done(folder: Path) -> list[Rung]:
-    """The complete rungs in a trial's folder, in order."""
-    markers = [json.loads(path.read_text()) for path in folder.glob(f"checkpoint-*/{MARKER}")]
-    # The folder as it is found, not as it was written: a run that was moved still works.
-    rungs = [Rung(**{**m, "folder": str(folder / f"checkpoint-{m['step']}")}) for m in markers]
-    return sorted(rungs, key=lambda rung: rung.rung)
-
-
-def complete_rung(rung: Rung, scores: Scores, metric: str) -> None:
-    """Mark a checkpoint as complete, then drop what older rungs no longer need."""
-    folder = Path(rung.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    scores.save(folder / SCORES)
-    write_whole(folder / MARKER, json.dumps(asdict(rung)))
-    done = rungs_done(folder.parent)
-    best = max(done, key=lambda r: (r.metrics[metric], -r.rung))
-    for older in done[:-1]:
-        drop_resume_state(Path(older.folder))
-        if older.rung != best.rung:
-            drop_weights(Path(older.folder))
-    for partial in folder.parent.glob("checkpoint-*"):
-        if not (partial / MARKER).exists():
-            shutil.rmtree(partial)
-
-
-def drop_resume_state(folder: Path) -> None:
-    """Delete what only a resume needs: optimizer (twice the adapter's size), schedule, random numbers."""
-    for pattern in RESUME_FILES:
-        for path in folder.glob(pattern):
-            path.unlink()
-
-
-def drop_weights(folder: Path) -> None:
-    """Delete a checkpoint's weights; its scores stay."""
-    for name in (ADAPTER, WEIGHTS, "adapter_config.json"):
-        (folder / name).unlink(missing_ok=True)
 
 
 def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:

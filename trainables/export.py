@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.files import write_whole
-from trainables.checkpoint import ADAPTER
 from trainables.config import TrialConfig
 from trainables.merge import merged_model, trained_model
+from trainables.rungs import ADAPTER
 
 RECORD = "embtune.json"
 MIN_COSINE = 0.9999  # between the reloaded export and the model it came from; float32 noise is below 1e-6

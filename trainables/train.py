@@ -18,15 +18,7 @@ from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, evaluate
 from trainables.bases import resolve_base
 from trainables.batches import batch_sampler_for, training_columns
-from trainables.checkpoint import (
-    Rung,
-    complete_rung,
-    drop_resume_state,
-    load_weights,
-    rungs_done,
-    save_weights,
-    trainable_parameters,
-)
+from trainables.checkpoint import load_weights, save_weights, trainable_parameters
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.distributed import device_batch, lead, world_size
@@ -34,6 +26,7 @@ from trainables.losses import make_loss
 from trainables.memory import fit_to_memory
 from trainables.model import build_model, training_prompts
 from trainables.precision import Precision, resolve_attention, resolve_device, resolve_precision
+from trainables.rungs import Rung, complete_rung, drop_resume_state, rungs_done
 from trainables.sanity import SanityGate
 
 EVAL_BATCH = 64
