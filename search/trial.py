@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     from trainables.config import TrialConfig
     from trainables.data import TrialData
     from trainables.rungs import Rung
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a trial needs beside its configuration.
+
+    Attributes:
+        run: the run's folder, with its data.
+        folder: the trial's own, for its checkpoints.
+        metric: dev metric that chooses between its rungs.
+        resources: of the trial.
+    """
+
+    run: Path
+    folder: Path
+    metric: str
+    resources: ResourcesSpec
 
 
 def trial_folder(run: Path, number: int) -> Path:
@@ -37,7 +54,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     from trainables.out_of_memory import train_in_memory
     from trainables.sanity import TrialFailed
 
-    folder = trial_folder(Path(run), config[NUMBER])
+    setting = Setting(Path(run), trial_folder(Path(run), config[NUMBER]), metric, resources)
     retried: dict[str, int] = {}
 
     def report(rung: Rung) -> None:
@@ -49,7 +66,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
             from search.workers import train_in_workers as run_it
         else:
             run_it = train_here
-        run_it(trial, report, run=Path(run), folder=folder, metric=metric, resources=resources)
+        run_it(trial, report, setting)
 
     def smaller(tokens: int) -> None:
         retried["micro_batch_tokens"] = tokens
@@ -59,30 +76,29 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), "rung": 0})
     except Exception:
-        reason = unwritable(folder)
+        reason = unwritable(setting.folder)
         if not reason:
             raise
         tune.report({HALT: reason, "rung": 0})
 
 
-def train_here(
-    trial: TrialConfig,
-    report: Callable[[Rung], None],
-    *,
-    run: Path,
-    folder: Path,
-    metric: str,
-    resources: ResourcesSpec,
-) -> None:
+def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Setting) -> None:
     """Train in this process, or as this process's part of a trial in several."""
     import torch
 
     from trainables.train import train
 
     # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
-    torch.set_num_threads(resources.cpus)
-    memory = device_memory(resources)
-    train(trial, _data(run), report, folder=folder, metric=metric, cache=run / "cache", memory=memory)
+    torch.set_num_threads(setting.resources.cpus)
+    train(
+        trial,
+        _data(setting.run),
+        report,
+        folder=setting.folder,
+        metric=setting.metric,
+        cache=setting.run / "cache",
+        memory=device_memory(setting.resources),
+    )
 
 
 def device_memory(resources: ResourcesSpec) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
 from evaluation.errors import InputError
-from search.spec import ResourcesSpec
-from search.trial import train_here
+from search.trial import Setting, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
 from trainables.out_of_memory import is_out_of_memory
@@ -25,16 +23,8 @@ from trainables.sanity import TrialFailed
 LOOK_S = 1.0  # between two looks at whether the processes still run
 
 
-def train_in_workers(
-    trial: TrialConfig,
-    report: Callable[[Rung], None],
-    *,
-    run: Path,
-    folder: Path,
-    metric: str,
-    resources: ResourcesSpec,
-) -> None:
-    """Train in `resources.workers` processes, each with the CPUs and the GPU that `resources` names.
+def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting: Setting) -> None:
+    """Train in `resources.workers` processes, each with the CPUs and the GPU that the resources name.
 
     The first of them hands each rung over and waits for the verdict: when `report` raises, as Tune does to stop a
     trial, all of them end and free what they hold before it is raised further.
@@ -46,9 +36,8 @@ def train_in_workers(
     """
     # Ray starts an actor only where a CPU is free, unless it is told that it needs none.
     rungs, verdicts = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
-    part = partial(
-        _part, trial=trial, rungs=rungs, verdicts=verdicts, run=run, folder=folder, metric=metric, resources=resources
-    )
+    part = partial(_part, trial=trial, rungs=rungs, verdicts=verdicts, setting=setting)
+    resources, folder = setting.resources, setting.folder
     trainer = TorchTrainer(
         part,
         scaling_config=ScalingConfig(
@@ -93,15 +82,7 @@ def _follow(training: Future[Any], rungs: Queue, verdicts: Queue, report: Callab
         verdicts.put(failure is None)
 
 
-def _part(
-    trial: TrialConfig,
-    rungs: Queue,
-    verdicts: Queue,
-    run: Path,
-    folder: Path,
-    metric: str,
-    resources: ResourcesSpec,
-) -> None:
+def _part(trial: TrialConfig, rungs: Queue, verdicts: Queue, setting: Setting) -> None:
     """What each process runs."""
 
     def report(rung: Rung) -> None:
@@ -109,10 +90,10 @@ def _part(
         if not verdicts.get():
             raise Ended
 
-    if resources.gpus:
+    if setting.resources.gpus:
         torch.cuda.set_device(get_device())
     try:
-        train_here(trial, report, run=run, folder=folder, metric=metric, resources=resources)
+        train_here(trial, report, setting)
     except Ended:
         return
     except (TrialFailed, InputError) as error:
