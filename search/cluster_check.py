@@ -33,10 +33,10 @@ def capacity(resources: ResourcesSpec, autoscaled: bool = False) -> int:
     fits = [_fit(node, resources) for node in nodes]
     trials = sum(fits) // resources.workers  # the processes of one trial may be on several nodes
     if not trials:
-        times = f"{resources.workers} times " if resources.workers > 1 else ""
+        times, on_one = (f"{resources.workers} times ", "") if resources.workers > 1 else ("", " on one node")
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise InputError(
-            f"resources: a trial asks for {times}{resources.cpus} CPUs and {resources.gpus:g} GPUs on one node; "
+            f"resources: a trial asks for {times}{resources.cpus} CPUs and {resources.gpus:g} GPUs{on_one}; "
             f"the cluster's nodes have {have}"
         )
     return trials

@@ -40,7 +40,7 @@ class StudySearcher(Searcher):
         self._held = held
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration, or Tune's word for there being none."""
+        """The next trial's configuration, or Tune's words for there being none now or any more."""
         study = self._held.study
         proposal = None
         if not study.halted:
@@ -49,7 +49,7 @@ class StudySearcher(Searcher):
             except OSError as error:
                 study.halted = str(error)
         if proposal is None:
-            return Searcher.FINISHED
+            return Searcher.FINISHED if study.halted or study.exhausted() else None  # None: not now
         self._held.numbers[trial_id] = proposal.number
         return {NUMBER: proposal.number, "trial": proposal.config.model_dump(mode="json")}
 

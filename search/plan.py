@@ -14,10 +14,9 @@ from rich.table import Table
 from evaluation.errors import InputError
 from search.spec import SearchSpec, load_spec
 from trainables.check import DataReport, check
+from trainables.memory import share_of_memory
 from trainables.plan import plan_notes, plan_rows, plan_table
 from trainables.token_counts import token_counts
-
-MEMORY_UNIT = 2**30
 
 
 def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> None:
@@ -33,7 +32,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     report, missing = _data(spec)
     pairs = report.kept["train"] if report is not None else None
     kind: Literal["cpu", "cuda"] = "cuda" if spec.resources.gpus else "cpu"
-    memory = None if spec.resources.memory_gb is None else round(spec.resources.memory_gb * MEMORY_UNIT)
+    memory = share_of_memory(spec.resources.memory_gb, spec.resources.gpus)
     rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers)
     starts = [_start(spec, start) for start in spec.start]
     if as_json:

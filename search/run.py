@@ -144,6 +144,9 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) ->
         f"pruner {spec.pruner.name}; searched: {searched}",
         highlight=False,
     )
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if gpus and not spec.resources.gpus:
+        console.print(f"[yellow]The cluster has {gpus:g} GPUs, and trials ask for none[/] (resources: {{gpus: 1}})")
     dashboard = ray.get_runtime_context().gcs_address and ray._private.worker.get_dashboard_url()
     console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), style="dim")
 

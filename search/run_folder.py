@@ -133,6 +133,11 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
         InputError: names the first key that differs, with both values.
     """
     now = spec.model_dump(mode="json")
+    before, after = stored["resources"].get("workers", 1), spec.resources.workers
+    if before != after:  # a trial that goes on would have its rungs at other shares of its training
+        raise InputError(
+            f"{run}: resources.workers was {before} and is now {after}; expected the same, or another name"
+        )
     for key in now:
         if key not in FREE_TO_CHANGE and now[key] != stored.get(key):
             where, before, after = _first_difference(stored.get(key), now[key], key)

@@ -36,7 +36,9 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     paths = {base: str(make_stand_in(config, texts, folder).resolve()) for base, config in configs.items()}
     section: dict[str, Any] = _replaced(spec.space, paths)
     section["max_length"] = min([MAX_LENGTH, *_numbers(space.dimensions, "max_length")])
-    section["batch_size"] = min([16, *_numbers(space.dimensions, "batch_size")])
+    workers = spec.resources.workers
+    batch = min([16, *_numbers(space.dimensions, "batch_size")])
+    section["batch_size"] = max(workers, batch // workers * workers)
     section["epochs"] = 1
     for large in ("matryoshka", "micro_batch_tokens", "revision", "attention"):
         section.pop(large, None)  # sizes and files that a stand-in does not have

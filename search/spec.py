@@ -15,9 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from evaluation.errors import InputError
-from search.dimensions import did_you_mean
+from search.dimensions import Dimension, did_you_mean
 from search.space import Space
 from search.starts import best_of
+from trainables.config import TrialConfig
 from trainables.data_config import DataConfig
 
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
@@ -201,9 +202,7 @@ def _checked(spec: SearchSpec) -> SearchSpec:
     if next(space.configs(), None) is None:
         raise InputError("constraints: no configuration of the space meets them")
     _named_code_only(space)
-    workers = spec.resources.workers
-    if uneven := next((config.batch_size for config in space.configs() if config.batch_size % workers), None):
-        raise InputError(f"space.batch_size: {uneven}, expected multiples of the {workers} workers of a trial")
+    _shared_out(space, spec.resources.workers)
     for i, point in enumerate(spec.start):
         space.point(point, f"start[{i}]")
     if spec.sampler.name == "grid":
@@ -215,6 +214,19 @@ def _checked(spec: SearchSpec) -> SearchSpec:
                 "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
             )
     return spec
+
+
+def _shared_out(space: Space, workers: int) -> None:
+    """Raises InputError where the workers of a trial cannot share out its batches evenly."""
+    default = TrialConfig.model_fields["batch_size"].default
+    sizes = [d for d in space.dimensions if d.name == "batch_size"] or [Dimension("batch_size", values=(default,))]
+    for dimension in sizes:
+        # Of a range, the ends and the step; without a step every whole number between.
+        for value in dimension.values or (*dimension.corners(), dimension.step or 1):
+            if value % workers:
+                raise InputError(
+                    f"space.batch_size: {dimension}, expected multiples of {workers}, the workers of a trial"
+                )
 
 
 def _named_code_only(space: Space) -> None:

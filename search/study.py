@@ -63,6 +63,7 @@ class Study:
         )
         self.halted = ""  # why the search cannot go on now, such as a full disk; it can be resumed
         self._used_up = ""
+        self._wait_for: int | None = None  # ended trials at which no new proposal came
         self._live: dict[int, optuna.Trial] = {}
         self._resumable = [t.number for t in self._study.get_trials(states=(TrialState.RUNNING,))]
         self._elapsed_before = float(self._study.user_attrs.get("elapsed_s", 0.0))
@@ -95,15 +96,18 @@ class Study:
     def next_trial(self) -> Proposal | None:
         """The next configuration to run: first the trials that a stopped search left running, then new proposals.
 
-        A proposal equal to an earlier trial is not run again: its known result is told to the study and another one
-        is asked for. So is an infeasible combination, which the study learns as a violated constraint. None when the
-        budget is spent or the space is exhausted.
+        A proposal equal to an ended trial is not run again: its known result is told to the study and another one is
+        asked for. So is an infeasible combination, which the study learns as a violated constraint. One equal to a
+        running trial is dropped: nothing is known of it yet. None when there is nothing to propose, now or, as
+        `exhausted` then says, ever.
         """
         if self._resumable:
             number = self._resumable.pop(0)
             frozen = self.trial(number)
             self._live[number] = optuna.trial.Trial(self._study, frozen._trial_id)
             return Proposal(number, TrialConfig.model_validate(frozen.user_attrs["config"]))
+        if self._wait_for == self._ended():
+            return None
         turns_down = 0
         while not self.exhausted():
             with self._journal.together():
@@ -116,6 +120,9 @@ class Study:
                     return Proposal(trial.number, config)
             turns_down += 1
             if turns_down == MAX_REPEATS and self.spec.sampler.name != "grid":
+                if self.unfinished():
+                    self._wait_for = self._ended()  # what the running trials teach may lead elsewhere
+                    return None
                 self._used_up = f"{MAX_REPEATS} proposals in a row were known already or infeasible"
         return None
 
@@ -160,11 +167,17 @@ class Study:
 
     def fail(self, number: int, reason: str) -> None:
         """The trial cannot go on; the search can."""
-        if self.trial(number).state.is_finished():
+        frozen = self.trial(number)
+        if frozen.state.is_finished():
             return
         with self._journal.together():
             self._live[number].set_user_attr("failure", reason)
             self._study.tell(self._live[number], state=TrialState.FAIL)
+        if frozen.last_step is not None:
+            drop_resume_state(Path(frozen.user_attrs[f"rung_{frozen.last_step}"]["folder"]))
+
+    def _ended(self) -> int:
+        return sum(t.state.is_finished() for t in self.trials)
 
     def unfinished(self) -> bool:
         """Whether trials were started that have not ended."""
@@ -209,7 +222,7 @@ class Study:
         return config
 
     def _known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
-        """Whether another trial has this configuration; its result, once it has one, is told as this trial's."""
+        """Whether another trial has this configuration; where it has ended, its result is told as this trial's."""
         document = config.model_dump(mode="json")
         twin = next((t for t in self.trials if t.user_attrs["config"] == document and t.state in KNOWN), None)
         if twin is None:

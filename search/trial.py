@@ -72,7 +72,9 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
         retried["micro_batch_tokens"] = tokens
 
     try:
-        train_in_memory(TrialConfig.model_validate(config["trial"]), attempt, smaller=smaller)
+        train_in_memory(
+            TrialConfig.model_validate(config["trial"]), attempt, smaller=smaller, workers=resources.workers
+        )
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), "rung": 0})
     except Exception:
@@ -86,6 +88,7 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
     """Train in this process, or as this process's part of a trial in several."""
     import torch
 
+    from trainables.memory import share_of_memory
     from trainables.train import train
 
     # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
@@ -97,20 +100,9 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
         folder=setting.folder,
         metric=setting.metric,
         cache=setting.run / "cache",
-        memory=device_memory(setting.resources),
+        device=None if setting.resources.gpus else "cpu",  # Ray hides no GPU from trials that ask for none
+        memory=share_of_memory(setting.resources.memory_gb, setting.resources.gpus),
     )
-
-
-def device_memory(resources: ResourcesSpec) -> int | None:
-    """Bytes of its device that a trial may take; none where it has the device to itself."""
-    if resources.memory_gb is not None:
-        return round(resources.memory_gb * 2**30)
-    if 0 < resources.gpus < 1:
-        import torch
-
-        # Ray only counts the fractions of a GPU: nothing keeps a trial from taking its neighbours' memory.
-        return int(torch.cuda.get_device_properties(0).total_memory * resources.gpus)
-    return None
 
 
 def rung_metric(metric: str) -> str:

@@ -16,11 +16,12 @@ from evaluation.errors import InputError
 from search.trial import Setting, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
-from trainables.out_of_memory import is_out_of_memory
+from trainables.out_of_memory import first_line, is_out_of_memory
 from trainables.rungs import Rung
 from trainables.sanity import TrialFailed
 
 LOOK_S = 1.0  # between two looks at whether the processes still run
+PATIENCE_S = 24 * 3600
 
 
 def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting: Setting) -> None:
@@ -45,28 +46,33 @@ def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting
             use_gpu=resources.gpus > 0,
             resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.gpus else {}),
         ),
-        torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+        # The others wait while the first evaluates on the dev part; Ray itself sees to processes that are dead.
+        torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo", timeout_s=PATIENCE_S),
         # A process that dies is the trial's failure: Tune counts its tries and starts it again from its last rung.
         run_config=RunConfig(
-            name=folder.name, storage_path=str(folder / "train"), failure_config=FailureConfig(max_failures=0)
+            name=folder.name,
+            storage_path=str(folder / "train"),
+            # typed as the class of Ray Train before version 2
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
         ),
     )
-    try:
-        with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as beside:
+        try:
             _follow(beside.submit(trainer.fit), rungs, verdicts, report)
-    finally:
-        rungs.shutdown(force=True)
-        verdicts.shutdown(force=True)
+        finally:  # a process that still waited for a verdict fails now, and `fit` ends
+            rungs.shutdown(force=True)
+            verdicts.shutdown(force=True)
 
 
 def _follow(training: Future[Any], rungs: Queue, verdicts: Queue, report: Callable[[Rung], None]) -> None:
     """Pass rungs on and verdicts back until the processes have ended."""
     failure: BaseException | None = None
     while True:
+        ended = training.done()
         try:
             message = rungs.get(timeout=LOOK_S)
         except Empty:
-            if not training.done():
+            if not ended:
                 continue
             if failure is not None:
                 raise failure from None
@@ -75,10 +81,11 @@ def _follow(training: Future[Any], rungs: Queue, verdicts: Queue, report: Callab
         if isinstance(message, BaseException):
             failure = failure or message
             continue
-        try:
-            report(message)
-        except BaseException as stop:  # SystemExit, when Tune stops the trial
-            failure = stop
+        if failure is None:
+            try:
+                report(message)
+            except BaseException as stop:  # SystemExit, when Tune stops the trial
+                failure = stop
         verdicts.put(failure is None)
 
 
@@ -101,5 +108,5 @@ def _part(trial: TrialConfig, rungs: Queue, verdicts: Queue, setting: Setting) -
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            rungs.put(MemoryError(str(error).strip().splitlines()[0]))
+            rungs.put(MemoryError(first_line(error)))
         raise

@@ -61,7 +61,7 @@ def test_every_preset_loads(preset: Path) -> None:
         (GOOD + "resources: {workers: 2, gpus: 0.5}\n", "resources: gpus: 0.5 with 2 workers; expected 1"),
         (
             GOOD + "  batch_size: [16, 15]\nresources: {workers: 2}\n",
-            "space.batch_size: 15, expected multiples of",
+            "expected multiples of 2, the workers of a trial",
         ),
         (
             GOOD.replace("some/base", "[a, b]\n  trust_remote_code: true"),

@@ -125,10 +125,16 @@ def test_equal_configurations_do_not_train_at_once(tmp_path: Path) -> None:
     assert first is not None
     assert second is not None
     assert first.config.r != second.config.r
-    assert study.next_trial() is None  # both are taken
+    assert study.next_trial() is None  # both are taken,
+    assert not study.exhausted()  # and what they teach may lead elsewhere
+    asked = len(study._study.trials)
+    assert study.next_trial() is None
+    assert len(study._study.trials) == asked  # nothing is new: not asked again
     for proposal in (first, second):
         study.report(proposal.number, 1, record(proposal.config, 1))
         study.complete(proposal.number)
+    assert study.next_trial() is None
+    assert "known already" in study.exhausted()
     assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE"]
     assert {row.state for row in leaderboard(study.trials, "ndcg@10", 1)} == {"COMPLETE"}
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
+from evaluation.errors import InputError
 from trainables.base_embeddings import passage_embeddings, passage_embeddings_now
 from trainables.clusters import clustered_order
 from trainables.compose import RowKeys, batch_sizes, capped, compose, row_keys, spread_order
@@ -135,6 +136,8 @@ class ConceptBatchSampler(DefaultBatchSampler):
         step = self.batch_size * devices
         if self._sorted is not None:
             full, rest = divmod(len(self._sorted), step)
+            if not full and self.drop_last:
+                raise InputError(f"batch_size: {step}, the training part has {len(self._sorted)} distinct anchors")
             self._sizes = [step] * full + ([rest] if rest and not self.drop_last else [])
         else:
             self._sizes = batch_sizes(keys, step, full_only=self.drop_last)

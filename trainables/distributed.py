@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
 from evaluation.errors import InputError
 from trainables.config import TrialConfig
+
+T = TypeVar("T")
 
 
 class Ended(SystemExit):
@@ -36,8 +39,10 @@ def device_batch(config: TrialConfig) -> int:
     return share
 
 
-def lead(work: Callable[[], None]) -> None:
-    """Do `work` in the first process while the others, whose process group stands already, wait for it.
+def lead(work: Callable[[], T]) -> T:
+    """What `work` returns, done in the first process while the others, whose process group stands already, wait.
+
+    All of them get its result: what one process reads from a shared disk, another may not see yet.
 
     Whatever it raises there ends the trial in every process: a follower that went on alone would wait for ever at the
     next gradient.
@@ -46,18 +51,20 @@ def lead(work: Callable[[], None]) -> None:
         Ended: in the followers, when the work raised in the first process.
     """
     if world_size() == 1:
-        work()
-        return
+        return work()
     torch.distributed.barrier()  # what the others write, such as their random numbers, is there
     error: BaseException | None = None
+    told: list[Any] = [None, False]
     if torch.distributed.get_rank() == 0:
         try:
-            work()
+            told[0] = work()
         except BaseException as raised:
             error = raised
-    told = [error is not None]
+    told[1] = error is not None
     torch.distributed.broadcast_object_list(told, src=0)
     if error is not None:
         raise error
-    if told[0]:
+    result, stopped = told
+    if stopped:
         raise Ended
+    return result

@@ -124,6 +124,19 @@ def estimate_memory(
     )
 
 
+def share_of_memory(memory_gb: float | None, gpus: float) -> int | None:
+    """Bytes of its device that a trial may take: GiB that were named, else its fraction of this machine's GPU.
+
+    None where neither is known: all of a GPU, no limit on a CPU. Ray only counts the fractions of a GPU; a trial's
+    estimate is kept within its own, but nothing stops one that takes more than was estimated.
+    """
+    if memory_gb is not None:
+        return round(memory_gb * 2**30)
+    if 0 < gpus < 1 and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory * gpus)
+    return None
+
+
 def fit_to_memory(
     config: TrialConfig,
     device_memory: int,

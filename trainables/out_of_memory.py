@@ -21,6 +21,7 @@ def train_in_memory(
     attempt: Callable[[TrialConfig], None],
     *,
     smaller: Callable[[int], None] = lambda tokens: None,
+    workers: int = 1,
 ) -> None:
     """Train, and once more with a cached loss over micro-batches (arXiv 2101.06983) when memory runs out.
 
@@ -30,6 +31,7 @@ def train_in_memory(
     Args:
         attempt: trains what it is given, with `train`.
         smaller: told the tokens of a micro-batch before the second try.
+        workers: processes that share out the batch.
 
     Raises:
         TrialFailed: the memory does not suffice for micro-batches either; and what `attempt` raises.
@@ -39,11 +41,11 @@ def train_in_memory(
     except Exception as error:
         if not is_out_of_memory(error) or config.method == "none":
             raise
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = first_line(error)[:200]
     # Only now: the exception held the frames, and they the tensors.
     gc.collect()
     torch.cuda.empty_cache()
-    tokens = micro_batch(config)
+    tokens = micro_batch(config, workers)
     smaller(tokens)
     try:
         attempt(config.model_copy(update={"micro_batch_tokens": tokens}))
@@ -60,8 +62,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
-def micro_batch(config: TrialConfig) -> int:
-    """Tokens of a micro-batch that is a sixteenth of what was tried, and holds the longest text."""
+def first_line(error: BaseException) -> str:
+    """What an error says; its name where it says nothing, as Python's own MemoryError does."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def micro_batch(config: TrialConfig, workers: int = 1) -> int:
+    """Tokens of a micro-batch that is a sixteenth of what a process tried, and holds the longest text."""
     longest = config.max_length or LONGEST
-    tried = config.micro_batch_tokens or 2 * config.batch_size * longest
+    tried = config.micro_batch_tokens or 2 * (config.batch_size // workers) * longest
     return max(SMALLEST, min(longest, tried // 2), tried // 16)

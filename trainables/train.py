@@ -68,13 +68,19 @@ def train(
     """
     place = resolve_device(device)
     precision = resolve_precision(config, place)
-    done = rungs_done(folder)
 
-    def tell_again() -> None:
-        for rung in done:
+    def tell_again() -> list[Rung]:
+        told = rungs_done(folder)
+        for rung in told:
             report(rung)
+        return told
 
-    lead(tell_again)
+    def end() -> list[Rung]:
+        told = rungs_done(folder)
+        drop_resume_state(Path(told[-1].folder))
+        return told
+
+    done = lead(tell_again)
     if not (done and done[-1].rung == done[-1].rungs):
         config = _fitted(config, place, precision, memory)
         model = build_model(config, place, cache_folder=cache)
@@ -83,9 +89,7 @@ def train(
             dev.measure(step=0, steps=0, pairs=0, rung=config.rungs)
         else:
             _fit(config, data, dev, model, folder, cache, precision, place, done[-1] if done else None)
-        done = rungs_done(folder)
-    lead(partial(drop_resume_state, Path(done[-1].folder)))
-    return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
+    return max(lead(end), key=lambda rung: (rung.metrics[metric], -rung.rung))
 
 
 def _fitted(config: TrialConfig, place: torch.device, precision: Precision, memory: int | None) -> TrialConfig:
