@@ -84,6 +84,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         [
             *start,
             f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={free_port()}",  # jobs go through it; another Ray here has the usual one
             "--num-cpus=2",
             "--node-ip-address=127.0.0.1",
             f"--temp-dir={ray_tmp}",

@@ -37,25 +37,27 @@ def cluster() -> Iterator[Cluster]:
 class KillNode(tune.Callback):
     """Kills the node at a trial's first rung, and brings another."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self.nodes: list[str] = []
+    cluster: Cluster  # of the class: Tune pickles its callbacks
+
+    def __init__(self) -> None:
+        self.pids: list[int] = []
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        if result["node_id"] not in self.nodes:
-            self.nodes.append(result["node_id"])
-        if len(self.nodes) == 1 and result["rung"] == 1:
-            (worker,) = self._cluster.worker_nodes
-            self._cluster.remove_node(worker, allow_graceful=False)
-            self._cluster.add_node(num_cpus=1)
+        if result["pid"] not in self.pids:
+            self.pids.append(result["pid"])
+        if len(self.pids) == 1 and result["rung"] == 1:
+            (worker,) = self.cluster.worker_nodes
+            self.cluster.remove_node(worker, allow_graceful=False)
+            self.cluster.add_node(num_cpus=1)
 
 
 def test_the_trial_of_a_dead_node_goes_on_elsewhere(cluster: Cluster, tiny_base: TinyBase, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 1}, space={"dropout": 0.1})
     run = new_run(tmp_path / "run", spec)
-    killer = KillNode(cluster)
+    KillNode.cluster = cluster
+    killer = KillNode()
     study = drive(spec, run, [killer])
-    assert len(killer.nodes) == 2
+    assert len(killer.pids) == 2
     (trial,) = study.trials
     assert trial.state.name == "COMPLETE"
     assert_journal_equals_tunes_view(study, run)
