@@ -18,7 +18,7 @@ import pytest
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sentence_transformers import SentenceTransformer
 
 from search.console import make_console
@@ -44,20 +44,37 @@ def journal(run: Path) -> optuna.Study:
 
 @dataclass(frozen=True)
 class Done:
-    """A search that has run to its end."""
+    """A search that was killed in its first trial and then went on to its end."""
 
     folder: Path
     run: Path
+    killed: list[FrozenTrial]
+    refused: subprocess.CompletedProcess[str]
     output: str
 
 
 @pytest.fixture(scope="module")
 def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("search")
+    run = folder / "runs" / "toy"
     spec = write_spec(folder, tiny_base("xlm-roberta"), start=[{"r": 4, "targets": "qv", "lr": 5e-3}])
-    finished = embtune("search", spec, cwd=folder)
+    process = subprocess.Popen(
+        [*EMBTUNE, "search", str(spec)],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("tune/trial_0000/checkpoint-*/rung.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = journal(run).trials
+    refused = embtune("search", spec, cwd=folder)
+    finished = embtune("search", spec, "--resume", cwd=folder)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    return Done(folder, folder / "runs" / "toy", finished.stdout)
+    return Done(folder, run, killed, refused, finished.stdout)
 
 
 def test_the_run_folder_is_complete(done: Done) -> None:
@@ -75,6 +92,18 @@ def test_the_run_folder_is_complete(done: Done) -> None:
     record = json.loads((done.run / "spec.json").read_text())
     assert record["record"]["versions"]["ray"]
     assert record["pruner"]["name"] == "halving"  # a default, written out
+
+
+def test_a_killed_search_goes_on_and_every_trial_is_there_once(done: Done) -> None:
+    assert [t.state for t in done.killed] == [TrialState.RUNNING]
+    assert done.refused.returncode == 2
+    assert "--resume" in done.refused.stderr
+    trials = journal(done.run).trials
+    assert [t.number for t in trials] == list(range(5))
+    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    (before,) = done.killed
+    assert before.params == trials[0].params
+    assert before.intermediate_values.items() <= trials[0].intermediate_values.items()
 
 
 def test_no_concept_stands_in_two_parts(done: Done) -> None:
@@ -190,35 +219,6 @@ def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> 
     (kept,) = tmp_path.glob("toy-*")
     assert (kept / "study.journal").read_bytes() == (done.run / "study.journal").read_bytes()
     assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["data", "spec.json"]
-
-
-def test_a_killed_search_goes_on_and_every_trial_is_there_once(tiny_base: TinyBase, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 3}, pruner={"name": "none"})
-    run = tmp_path / "runs" / "toy"
-    process = subprocess.Popen(
-        [*EMBTUNE, "search", str(spec)],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(run.glob("tune/trial_0001/checkpoint-*/rung.json")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    killed = journal(run)
-    assert any(t.state == TrialState.RUNNING for t in killed.trials)
-    refused = embtune("search", spec, cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr
-    resumed = embtune("search", spec, "--resume", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    study = journal(run)
-    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 3
-    for before, after in zip(killed.trials, study.trials, strict=False):
-        assert before.params == after.params
-        assert before.intermediate_values.items() <= after.intermediate_values.items()
 
 
 def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_trial_scores_the_same_first_and_after_others_in_one_worker(
 
 
 def test_a_batch_too_large_for_the_memory_is_trained_in_pieces(tiny_base: TinyBase, tmp_path: Path) -> None:
-    data = trial_data(tmp_path)
+    data = trial_data(tmp_path, concepts=150)
     large = TrialConfig(
         base=str(tiny_base("bert", width=256, layers=4)),
         max_length=64,
@@ -114,7 +114,7 @@ def test_a_batch_too_large_for_the_memory_is_trained_in_pieces(tiny_base: TinyBa
     tokens = micro_batch(large)
     pieces = alone(large.model_copy(update={"micro_batch_tokens": tokens}), data, tmp_path / "pieces")
     assert pieces["tokens"] == []
-    tight = alone(large, data, tmp_path / "tight", limit=450)
+    tight = alone(large, data, tmp_path / "tight", limit=850)
     assert tight["tokens"] == [tokens]
     assert tight["rungs"] == pieces["rungs"]  # as if it had been asked for; gradients are those of the whole batch
     hopeless = alone(large, data, tmp_path / "hopeless", limit=4)
