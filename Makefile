@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo setup test check clean
+.PHONY: demo setup test soak check clean
 
 demo: .venv/demo
 	$(BIN)/embtune search search/presets/demo.yaml
@@ -11,7 +11,10 @@ demo: .venv/demo
 setup: .venv/demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+
+soak: .venv/dev
+	$(BIN)/python -m pytest -m soak -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -148,6 +148,7 @@ def test_a_full_disk_halts_the_search_which_can_be_resumed(whole: list[Any], spe
     assert_journal_equals_tunes_view(resumed, run)
 
 
+@pytest.mark.soak
 def test_a_driver_killed_ten_times_reaches_the_same_result(
     address: str, whole: list[Any], spec: Path, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ class KillNode(tune.Callback):
             self.cluster.add_node(num_cpus=1)
 
 
+@pytest.mark.soak
 def test_the_trial_of_a_dead_node_goes_on_elsewhere(cluster: Cluster, tiny_base: TinyBase, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 1}, space={"dropout": 0.1})
     run = new_run(tmp_path / "run", spec)

@@ -99,6 +99,7 @@ def test_a_trial_scores_the_same_first_and_after_others_in_one_worker(
     assert again == fresh
 
 
+@pytest.mark.soak
 def test_a_batch_too_large_for_the_memory_is_trained_in_pieces(tiny_base: TinyBase, tmp_path: Path) -> None:
     data = trial_data(tmp_path, concepts=150)
     large = TrialConfig(

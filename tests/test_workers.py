@@ -66,6 +66,7 @@ def without_dropout(base: Path, folder: Path) -> Path:
     return copy
 
 
+@pytest.mark.soak
 def test_two_processes_train_as_one_and_are_stopped_and_replaced(tiny_base: TinyBase, tmp_path: Path) -> None:
     base = without_dropout(tiny_base("bert"), tmp_path / "base")
     spec = write_spec(
