@@ -15,10 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from evaluation.errors import InputError
-from search.dimensions import Dimension, did_you_mean
+from search.dimensions import Dimension, default, did_you_mean
 from search.space import Space
 from search.starts import best_of
-from trainables.config import TrialConfig
 from trainables.data_config import DataConfig
 
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
@@ -218,8 +217,8 @@ def _checked(spec: SearchSpec) -> SearchSpec:
 
 def _shared_out(space: Space, workers: int) -> None:
     """Raises InputError where the workers of a trial cannot share out its batches evenly."""
-    default = TrialConfig.model_fields["batch_size"].default
-    sizes = [d for d in space.dimensions if d.name == "batch_size"] or [Dimension("batch_size", values=(default,))]
+    unsearched = Dimension("batch_size", values=(default("batch_size"),))
+    sizes = [dimension for dimension in space.dimensions if dimension.name == "batch_size"] or [unsearched]
     for dimension in sizes:
         # Of a range, the ends and the step; without a step every whole number between.
         for value in dimension.values or (*dimension.corners(), dimension.step or 1):
