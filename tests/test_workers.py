@@ -52,7 +52,9 @@ class KillProcess(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if trial.config["number"] == self._trial and not self.killed:
-            pids = [actor.pid for actor in list_actors(detail=True) if "TrainWorker" in actor.class_name]
+            here = ray.get_runtime_context().gcs_address  # other tests' clusters run beside this one
+            actors = list_actors(address=here, detail=True)
+            pids = [actor.pid for actor in actors if "TrainWorker" in actor.class_name]
             self.killed = [pid for pid in pids if pid and psutil.pid_exists(pid)][:1]
             os.kill(self.killed[0], signal.SIGKILL)
 
