@@ -1,6 +1,6 @@
 """Scoring and whole evaluation beside sentence-transformers' InformationRetrievalEvaluator, on the same embeddings.
 
-    python benchmarks/metrics.py [--queries 5000] [--corpus 20000] [--model FOLDER] [--out FILE]
+    python benchmarks/metrics.py [--queries 5000] [--corpus 20000] [--model MODEL] [--out FILE]
 
 Three things are timed, each several times with the two sides in turn, and their medians are kept:
 - scoring: rankings of k = 100 -> means of the same metrics (theirs: compute_metrics on the hits as it holds them);
@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,6 @@ import numpy as np
 import sentence_transformers
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from evaluation.files import write_whole
@@ -34,6 +34,7 @@ from evaluation.index import top_k
 from evaluation.metrics import score
 from evaluation.retrieval import TaskEmbeddings, evaluate, score_embeddings
 from evaluation.task import RetrievalTask
+from trainables.merge import base_model
 
 # The metrics that both define alike: their MAP divides by min(k, relevant), ours as trec_eval by all relevant ones.
 NAMES = {
@@ -160,9 +161,9 @@ def on_embeddings(queries: int, corpus: int, dimensions: int, repeats: int) -> d
     return {**size, "scoring_s": scoring, "search_and_scoring_s": whole, "largest_difference": difference}
 
 
-def on_texts(model_path: str, repeats: int) -> dict[str, Any]:
+def on_texts(name: str, repeats: int) -> dict[str, Any]:
     """Whole evaluations, encoding included, of short French texts."""
-    model = SentenceTransformer(model_path, device="cpu")
+    model = base_model(name)
     words = ["le", "service", "de", "la", "direction", "générale", "recouvre", "impôt", "et", "tient", "les", "comptes"]
     rng = np.random.default_rng(0)
     corpus = {f"p{p:04d}": " ".join(rng.choice(words, 24)) for p in range(300)}
@@ -205,10 +206,10 @@ def main() -> None:
     parser.add_argument("--corpus", type=int, default=20_000)
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", help="folder or hub id of a model for the evaluation of texts; none: left out")
+    parser.add_argument("--model", help="hub id or folder, for the evaluation of texts; none: left out")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/metrics.json"))
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine()}
+    result: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "machine": machine()}
     print(f"{options.queries} queries x {options.corpus} passages, {options.repeats} times each", flush=True)
     result["embeddings"] = on_embeddings(options.queries, options.corpus, options.dimensions, options.repeats)
     print(json.dumps(result["embeddings"], indent=2), flush=True)

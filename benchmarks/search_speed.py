@@ -242,14 +242,9 @@ def plain_ray(setting: Setting, target: float, concurrent: int) -> Clock:
     return clock
 
 
-def embtune(setting: Setting, target: float, concurrent: int, pruner: str) -> Clock:
-    """(d)"""
-    from ray import tune
-
-    run = setting.folder / f"embtune-{pruner}-{setting.seed}"
-    run.mkdir()
-    (run / "data").symlink_to(setting.folder / "data")
-    spec = SearchSpec.model_validate(
+def search_spec(setting: Setting, pruner: str, sampler: str = "tpe", epochs: float = 1.0) -> SearchSpec:
+    """The grid's space, with a searched learning rate."""
+    return SearchSpec.model_validate(
         {
             "name": "speed",
             "seed": setting.seed,
@@ -263,11 +258,23 @@ def embtune(setting: Setting, target: float, concurrent: int, pruner: str) -> Cl
                 "batches": ["in_batch", "clustered"],
                 "lr": {"low": LR[0], "high": LR[1], "log": True},
                 "rungs": RUNGS,
+                "epochs": epochs,
             },
+            "sampler": {"name": sampler},
             "pruner": {"name": pruner},
             "budget": {"trials": setting.trials},
         }
     )
+
+
+def embtune(setting: Setting, target: float, concurrent: int, pruner: str) -> Clock:
+    """(d)"""
+    from ray import tune
+
+    run = setting.folder / f"embtune-{pruner}-{setting.seed}"
+    run.mkdir()
+    (run / "data").symlink_to(setting.folder / "data")
+    spec = search_spec(setting, pruner)
     study = Study(run, spec, concurrent)
 
     class Told(tune.Callback):

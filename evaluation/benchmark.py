@@ -21,7 +21,7 @@ from evaluation.retrieval import Scores, embed_task, score_embeddings
 from evaluation.task import Protocol, RetrievalTask
 from evaluation.task_files import load_tasks
 
-Loader = Callable[[str], SentenceTransformer]
+Loader = Callable[[str, str | None], SentenceTransformer]
 
 
 def run_benchmark(
@@ -89,8 +89,9 @@ def benchmark(
 ) -> BenchmarkTable:
     """Score every model on every task, one model in memory at a time, and compare each with its base.
 
-    The base of a fine-tuned model is benchmarked too where the caller did not name it. A base without prompts of its
-    own gets those saved with its fine-tuned model, so that the two differ in their weights alone; the notes say so.
+    The base of a fine-tuned model is benchmarked too where the caller did not name it, as it would be used without the
+    fine-tuning: with its own longest input. One without prompts of its own gets those saved with its fine-tuned model.
+    Where the two differ in prompts or in length, the notes say so.
 
     Args:
         models: M entries of different names.
@@ -100,7 +101,7 @@ def benchmark(
         details: also cosine protocols, truncated sizes and encoding speed, for each row.
         batch_size: texts encoded at once.
         cache: folder of embeddings that are kept on disk; none: nothing is kept.
-        load: location -> model; search hands in the loader that knows the families' prompts.
+        load: location, revision -> model; search hands in the loader that knows the families' prompts.
         progress: show a bar for each encoding.
 
     Returns:
@@ -120,11 +121,13 @@ def benchmark(
 
     rows: list[Row] = []
     scores: dict[tuple[str, str], Scores] = {}
+    lengths: dict[str, int | None] = {}
     entries = _with_bases(models)
     for entry in entries:
         model = _load(entry, models, load, notes)
         if model is None:
             continue
+        lengths[entry.name] = model.max_seq_length
         kept = EmbeddingCache.of(model, cache) if cache is not None else None
         for task in tasks:
             embeddings = embed_task(model, task, batch_size, kept, progress)
@@ -136,6 +139,11 @@ def benchmark(
         gc.collect()  # its memory is free before the next one is loaded
 
     bases = {entry.name: _base_name(entry, entries) for entry in models}
+    notes += [
+        f"{base} reads {lengths[base]} tokens of a text, {name} {lengths[name]}"
+        for name, base in bases.items()
+        if base in lengths and lengths[base] != lengths[name]
+    ]
     return BenchmarkTable(metric, tuple(_ranked(_compared(rows, scores, bases, metric), tasks)), tuple(notes), scores)
 
 
@@ -152,7 +160,7 @@ def _with_bases(models: Sequence[ModelEntry]) -> list[ModelEntry]:
     entries = list(models)
     for model in models:
         if model.base is not None and not any(same_model(model.base, entry.location) for entry in entries):
-            entries.append(ModelEntry(model.base, model.base))
+            entries.append(ModelEntry(model.base, model.base, revision=model.base_revision))
     return entries
 
 
@@ -165,22 +173,27 @@ def _base_name(model: ModelEntry, entries: Sequence[ModelEntry]) -> str | None:
 def _load(entry: ModelEntry, named: Sequence[ModelEntry], load: Loader, notes: list[str]) -> SentenceTransformer | None:
     """Load a model; a base that nobody named and that cannot be had becomes a note, not an error."""
     try:
-        model = load(entry.location)
+        model = load(entry.location, entry.revision)
     except InputError as error:
         if entry in named:
             raise
         notes.append(f"no comparison with base {entry.name}: {error}")
         return None
-    tuned = next((m for m in named if m.base is not None and same_model(m.base, entry.location)), None)
-    if tuned is not None:
-        prompts = saved_prompts(tuned.location)
-        own = {role: text for role, text in model.prompts.items() if text}
-        if prompts and not own:
-            model.prompts.update(prompts)
-            notes.append(f"base {entry.name} has no prompts of its own, so it got those of {tuned.name}")
-        elif prompts != own:
-            notes.append(f"{entry.name} and {tuned.name} have different prompts: {own} and {prompts}")
+    for tuned in named:
+        if tuned.base is not None and same_model(tuned.base, entry.location):
+            _align(model, entry, tuned, notes)
     return model
+
+
+def _align(model: SentenceTransformer, base: ModelEntry, tuned: ModelEntry, notes: list[str]) -> None:
+    """Give a base the prompts of its fine-tuned model where it has none; note where it has others."""
+    prompts = saved_prompts(tuned.location)
+    own = {role: text for role, text in model.prompts.items() if text}
+    if prompts and not own:
+        model.prompts.update(prompts)
+        notes.append(f"base {base.name} has no prompts of its own, so it got those of {tuned.name}")
+    elif prompts != own:
+        notes.append(f"{base.name} and {tuned.name} have different prompts: {own} and {prompts}")
 
 
 def _row(

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from evaluation.compare import Comparison
@@ -113,12 +114,15 @@ class BenchmarkTable:
         """The table as Markdown, its notes below."""
         head = self._head()
         lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *(self._cells(row) for row in self.rows)]
-        text = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-        return text + "".join(f"\n- {note}" for note in (self._legend(), *self.notes)) + "\n"
+        text = _markdown(lines) + "".join(f"\n- {note}" for note in (self._legend(), *self.notes)) + "\n"
+        for task, head, measures in self._detailed():
+            lines = [head, ["---", *["---:"] * (len(head) - 1)], *measures]
+            text += f"\n{task}\n\n{_markdown(lines)}"
+        return text
 
     def rich(self) -> Table:
-        """The table for a terminal."""
-        table = Table(caption="\n".join((self._legend(), *self.notes)), caption_justify="left")
+        """The table for a terminal; the notes are not in it."""
+        table = Table(caption=self._legend(), caption_justify="left")
         for place, name in enumerate(self._head()):
             table.add_column(name, justify="left" if place < 2 else "right", overflow="fold")
         for before, row in zip((None, *self.rows), self.rows, strict=False):
@@ -127,11 +131,33 @@ class BenchmarkTable:
             table.add_row(*self._cells(row))
         return table
 
+    def rich_details(self) -> list[Table]:
+        """For each task what the details say, one column for each model; empty without details."""
+        tables = []
+        for task, head, measures in self._detailed():
+            table = Table(title=escape(task), title_justify="left")
+            for place, name in enumerate(head):
+                table.add_column(escape(name), justify="right" if place else "left", overflow="fold")
+            for cells in measures:
+                table.add_row(*cells)
+            tables.append(table)
+        return tables
+
     def write(self, folder: Path) -> None:
         """Write benchmark.csv, benchmark.md and, last, benchmark.json."""
         write_whole(folder / "benchmark.csv", self.csv())
         write_whole(folder / "benchmark.md", self.markdown())
         write_whole(folder / "benchmark.json", self.json())
+
+    def _detailed(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+        """Task, head and lines of its table of details: a measure in each line, a model in each column."""
+        for task in dict.fromkeys(row.task for row in self.rows):
+            rows = [row for row in self.rows if row.task == task and row.details is not None]
+            columns = [_measures(row.details or {}, self.metric) for row in rows]
+            names = dict.fromkeys(name for column in columns for name in column)
+            if names:
+                lines = [[name, *(column.get(name, "") for column in columns)] for name in names]
+                yield task, ["measure", *(row.model for row in rows)], lines
 
     def _others(self) -> list[str]:
         return [name for name in (self.rows[0].scores if self.rows else ()) if name != self.metric]
@@ -156,3 +182,21 @@ class BenchmarkTable:
             f"{self.metric} ± its standard error; intervals and p-values resample concepts, "
             "p-values are corrected over the table (Holm)"
         )
+
+
+def _measures(details: Mapping[str, Any], metric: str) -> dict[str, str]:
+    """A row's details as lines of a table: what is measured -> its value."""
+    lines = {}
+    for protocol in ("pairwise", "mini_retrieval", "near_concepts", "triplets", "context"):
+        for name, value in (details.get(protocol) or {}).items():
+            if name != "negatives":
+                lines[f"{protocol.replace('_', ' ')}: {name}"] = f"{value:.4f}"
+    lines |= {f"{metric}, first {size} dimensions": f"{value:.4f}" for size, value in details["truncated"].items()}
+    for speed in details["speed"]:
+        lines[f"texts/s of {speed['tokens']} tokens"] = f"{speed['texts_per_second']:,.0f}"
+        lines[f"ms for one text of {speed['tokens']} tokens"] = f"{speed['latency_ms']:.1f}"
+    return lines
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

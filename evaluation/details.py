@@ -10,8 +10,10 @@ from sentence_transformers import SentenceTransformer
 
 from evaluation.errors import InputError
 from evaluation.retrieval import TaskEmbeddings, score_embeddings
-from evaluation.similarity import mini_retrieval, near_concepts, pairwise
+from evaluation.similarity import mini_retrieval, near_concepts, pairwise, triplets
 from evaluation.speed import measure_speed
+
+CONTEXT = ("precision@5", "recall@5", "precision@10", "recall@10")
 
 
 def model_details(
@@ -19,7 +21,9 @@ def model_details(
 ) -> dict[str, Any]:
     """A JSON-ready record of the cosine protocols, of the metric at truncated sizes and of the encoding speed.
 
-    A protocol that the task is too small for is null, with the reason beside it under "<protocol>_left_out".
+    A protocol that the task is too small for is null, with the reason beside it under "<protocol>_left_out". Context
+    precision and recall are RAGAS's by ids: the relevant share of the k passages found, and the found share of the
+    relevant ones. Triplets are there where the task gives negatives.
     """
     record: dict[str, Any] = {}
     for name, protocol in (("pairwise", _pairwise), ("mini_retrieval", _mini), ("near_concepts", _near)):
@@ -27,6 +31,11 @@ def model_details(
             record[name] = protocol(embeddings)
         except InputError as error:
             record |= {name: None, f"{name}_left_out": str(error)}
+    if given := embeddings.task.triplets:
+        anchors, positives, negatives = zip(*given, strict=True)
+        separation = triplets(model, anchors, positives, negatives, batch_size)
+        record["triplets"] = {"margin": separation.margin, "accuracy": separation.accuracy}
+    record["context"] = score_embeddings(embeddings, CONTEXT).means
     record["truncated"] = truncated_scores(embeddings, metric)
     texts = list(embeddings.task.corpus.values())
     record["speed"] = [asdict(speed) for speed in measure_speed(model, texts, batch_size=batch_size)]

@@ -38,18 +38,31 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row of a JSON Lines file with "file:line" to name it in errors. Blank lines are passed over."""
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected JSON Lines")
-    with path.open(encoding="utf-8") as lines:
+    for where, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not JSON ({error.msg}), expected one object on each line") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: {type(row).__name__}, expected one object on each line")
+        yield where, row
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Each line of a UTF-8 text with "file:line"; a byte order mark before the first is passed over.
+
+    Raises:
+        InputError: a line that is not UTF-8.
+    """
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
             where = f"{path}:{number}"
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: not JSON ({error.msg}), expected one object on each line") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{where}: {type(row).__name__}, expected one object on each line")
-            yield where, row
+                yield where, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{where}: not UTF-8 text (byte {error.start + 1} of the line)") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -20,11 +20,15 @@ class ModelEntry:
         name: as the user wrote it, what tables call it.
         location: a hub id, or the folder that is loaded.
         base: hub id or folder of the model that it was fine-tuned from; none: not known to be fine-tuned.
+        revision: of a hub id; none: its default branch.
+        base_revision: of the base.
     """
 
     name: str
     location: str
     base: str | None = None
+    revision: str | None = None
+    base_revision: str | None = None
 
 
 def resolve_model(name: str) -> ModelEntry:
@@ -48,22 +52,25 @@ def resolve_model(name: str) -> ModelEntry:
             f"model {name}: no modules.json or config.json there, expected a model's or a finished run's folder"
         )
     record = folder / "embtune.json"
-    base = read_json(record).get("base") if record.is_file() else None
+    saved = read_json(record) if record.is_file() else {}
+    base = saved.get("base")
     if base is not None and not isinstance(base, str):
         raise InputError(f"{record}: key 'base' is {base!r}, expected a hub id or a folder")
     if base is not None and not Path(base).exists() and (folder / base).exists():
         base = str((folder / base).resolve())
-    return ModelEntry(name, str(folder), base)
+    return ModelEntry(name, str(folder), base, base_revision=(saved.get("config") or {}).get("revision"))
 
 
-def load_model(location: str) -> SentenceTransformer:
-    """Load from safetensors only, with no code from the model's repository.
+def load_model(location: str, revision: str | None = None) -> SentenceTransformer:
+    """Load a hub id (at a revision) or a folder from safetensors only, with no code from the model's repository.
 
     Raises:
         InputError: not there, no safetensors, or a model that needs code of its own.
     """
     try:
-        return SentenceTransformer(location, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        return SentenceTransformer(
+            location, revision=revision, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(f"model {location}: cannot be loaded ({reason[:300]})") from None

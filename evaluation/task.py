@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.errors import InputError
-from evaluation.files import read_jsonl, write_whole
+from evaluation.files import read_jsonl, read_lines, write_whole
 
 Protocol = Literal["concept", "definition"]
 BEIR_SPLITS = ("test", "dev", "validation", "train")  # the order in which load_beir looks for a split
@@ -27,6 +27,7 @@ class RetrievalTask:
         groups: query id -> concept id. Rows of one concept are not independent, so statistics resample whole groups.
             A query that is not named is a group of its own.
         left_out: one line for each kind of row that the builder could not use: how many, and which.
+        triplets: (anchor, positive, negative) texts, where the source gives negatives.
 
     Raises:
         InputError: empty corpus, no queries, qrels or groups that name unknown ids, a query without relevant passage.
@@ -38,6 +39,7 @@ class RetrievalTask:
     qrels: dict[str, dict[str, int]]
     groups: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    triplets: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.corpus:
@@ -172,13 +174,19 @@ class RetrievalTask:
         _refuse_unknown(f"{folder.name}/{split}", "qrels name a query", qrels, texts)
         irrelevant = [query for query, grades in qrels.items() if not any(g > 0 for g in grades.values())]
         kept = [query for query in texts if query in qrels and query not in set(irrelevant)]
+        left_out = []
+        if irrelevant:
+            left_out.append(f"left out {named(irrelevant)}: no grade >= 1 in qrels/{split}.tsv")
+        judged = {query for path in (folder / "qrels").glob("*.tsv") for query in _read_qrels(path)}
+        if unjudged := [query for query in texts if query not in judged]:
+            left_out.append(f"left out {named(unjudged)}: no split judges them")
         return cls(
             name=f"{folder.name}/{split}",
             corpus=corpus,
             queries={query: texts[query] for query in kept},
             qrels={query: qrels[query] for query in kept},
             groups={query: all_groups[query] for query in kept if query in all_groups},
-            left_out=(f"left out {named(irrelevant)}: no grade >= 1 in qrels/{split}.tsv",) if irrelevant else (),
+            left_out=tuple(left_out),
         )
 
     def save_beir(self, folder: str | Path, split: str = "test") -> None:
@@ -257,18 +265,17 @@ def _choose_split(folder: Path, split: str | None) -> str:
 
 def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            cells = line.rstrip("\r\n").split("\t")
-            if cells == [""] or (number == 1 and cells[0] == "query-id"):
-                continue
-            try:
-                query, passage, grade = cells[0], cells[1], int(cells[2])
-            except (IndexError, ValueError):
-                raise InputError(
-                    f"{path}:{number}: {line.strip()!r}, expected query id, passage id and a whole grade, tab-separated"
-                ) from None
-            qrels.setdefault(query, {})[passage] = grade
+    for number, (where, line) in enumerate(read_lines(path), start=1):
+        cells = line.rstrip("\r\n").split("\t")
+        if cells == [""] or (number == 1 and cells[0] == "query-id"):
+            continue
+        try:
+            query, passage, grade = cells[0], cells[1], int(cells[2])
+        except (IndexError, ValueError):
+            raise InputError(
+                f"{where}: {line.strip()!r}, expected query id, passage id and a whole grade, tab-separated"
+            ) from None
+        qrels.setdefault(query, {})[passage] = grade
     return qrels
 
 

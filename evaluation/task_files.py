@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evaluation.errors import InputError
 from evaluation.files import read_jsonl
-from evaluation.task import BEIR_SPLITS, Protocol, RetrievalTask, fold
+from evaluation.task import BEIR_SPLITS, Protocol, RetrievalTask, fold, named
 
 
 def load_tasks(
@@ -33,7 +34,8 @@ def load_tasks(
 def load_pairs(
     path: Path, split: str | None = None, protocols: Sequence[Protocol] = ("concept",)
 ) -> list[RetrievalTask]:
-    """Read rows with `anchor`, `positive` and, where there are any, `cluster_id` (or `concept`), `kind` and `split`.
+    """Read rows with `anchor`, `positive` and, where there are any, `cluster_id` (or `concept`), `kind`, `split` and
+    `negative` (a text or a list of them: the task's triplets).
 
     Without concepts, rows with one passage are one concept.
 
@@ -45,11 +47,13 @@ def load_pairs(
         raise InputError(f"{path}: no rows, expected pairs with anchor and positive")
     splits = {str(row["split"]) for _, row in rows if "split" in row}
     label = path.stem
+    without: list[str] = []
     if split is not None and split not in splits:
         there = ", ".join(sorted(splits)) or "none: no row has a split"
         raise InputError(f"{path}: no rows of split {split!r}, expected one of {there}")
     if splits:
         split = split or next((s for s in BEIR_SPLITS if s in splits), min(splits))
+        without = [f"line {where.rpartition(':')[2]}" for where, row in rows if "split" not in row]
         rows = [(where, row) for where, row in rows if str(row.get("split")) == split]
         label = f"{label}/{split}"
 
@@ -60,12 +64,26 @@ def load_pairs(
     kinds = [row.get("kind") for _, row in rows]
     if "definition" in protocols and "definition" not in kinds:
         raise InputError(f"{path}: the definition protocol needs rows whose kind is definition, found none")
-    return [
-        RetrievalTask.from_pairs(
-            label if len(protocols) == 1 else f"{label} ({protocol})", anchors, positives, concepts, kinds, protocol
-        )
-        for protocol in protocols
+    triplets = [
+        (anchor, positive, negative)
+        for (where, row), anchor, positive in zip(rows, anchors, positives, strict=True)
+        for negative in _negatives(where, row)
     ]
+    tasks = []
+    for protocol in protocols:
+        name = label if len(protocols) == 1 else f"{label} ({protocol})"
+        task = RetrievalTask.from_pairs(name, anchors, positives, concepts, kinds, protocol)
+        left_out = (f"left out {named(without, 'row')}: no split, where others have one",) if without else ()
+        tasks.append(replace(task, left_out=(*left_out, *task.left_out), triplets=tuple(triplets)))
+    return tasks
+
+
+def _negatives(where: str, row: dict[str, Any]) -> list[str]:
+    value = row.get("negative", row.get("negatives"))
+    negatives = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(negative, str) for negative in negatives):
+        raise InputError(f"{where}: key 'negative' is {value!r}, expected a text or a list of texts")
+    return negatives
 
 
 def _text(where: str, row: dict[str, Any], key: str) -> str:

@@ -94,8 +94,9 @@ def best_rung(trial: FrozenTrial) -> tuple[int, float]:
 
 
 def _since_best(trials: Sequence[FrozenTrial]) -> int:
-    """Finished trials since the best complete one, in the order in which they ended."""
-    finished = [(t.datetime_complete, t) for t in trials if t.datetime_complete is not None]
+    """Complete and pruned trials since the best complete one, in the order in which they ended."""
+    told = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    finished = [(t.datetime_complete, t) for t in told if t.datetime_complete is not None]
     finished.sort(key=lambda pair: pair[0])
     values = [best_rung(t)[1] if t.state == TrialState.COMPLETE else -math.inf for _, t in finished]
     return len(values) - 1 - int(np.argmax(values)) if values else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -99,7 +100,19 @@ def plan(spec: Path, base: str | None, as_json: bool) -> None:
 @click.option("--model", "models", multiple=True, required=True, help="hub id, model folder or run; may be repeated")
 @click.option("--split", help="of the tasks; without it test where there is one, else dev, else train")
 @click.option("--metric", default="ndcg@10", show_default=True, help="what rows are sorted by and compared on")
-@click.option("--details", is_flag=True, help="also cosine protocols, shorter embeddings and encoding speed")
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    type=click.Choice(["concept", "definition"]),
+    default=("concept",),
+    show_default=True,
+    help="of files of pairs: what counts as relevant; may be repeated",
+)
+@click.option(
+    "--details", is_flag=True, help="also cosines, context precision, triplets, shorter embeddings and encoding speed"
+)
+@click.option("--cache", type=FOLDER, help="folder where embeddings are kept for the next time")
 @click.option("--output", type=FOLDER, help="folder for the table as JSON, CSV and Markdown")
 @click.option("--json", "as_json", is_flag=True, help="the table as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the table as CSV")
@@ -110,7 +123,9 @@ def benchmark(
     models: tuple[str, ...],
     split: str | None,
     metric: str,
+    protocols: tuple[Literal["concept", "definition"], ...],
     details: bool,
+    cache: Path | None,
     output: Path | None,
     as_json: bool,
     as_csv: bool,
@@ -130,8 +145,10 @@ def benchmark(
         models,
         mteb=mteb,
         split=split,
+        protocols=protocols,
         metric=metric,
         details=details,
+        cache=cache,
         output=output,
         load=base_model,
         progress=not plain and console.is_terminal,
@@ -139,7 +156,8 @@ def benchmark(
     if plain:
         click.echo(table.json() if as_json else table.csv() if as_csv else table.markdown())
         return
-    console.print(table.rich())
+    for shown in (table.rich(), *table.rich_details()):
+        console.print(shown)
     for note in table.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -171,7 +189,8 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
 
         loaded = load_spec(spec)
         tokens = token_counts(next(loaded.parsed_space().configs()))
-        report = check_file(file.resolve(), loaded.data, seed=loaded.seed, tokens=tokens)
+        earlier = loaded.earlier_data
+        report = check_file(file.resolve(), loaded.data, seed=loaded.seed, earlier=earlier, tokens=tokens)
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:

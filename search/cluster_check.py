@@ -30,7 +30,7 @@ def capacity(resources: ResourcesSpec, autoscaled: bool = False) -> int:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if autoscaled and BOOTSTRAP.exists():
         nodes = startable_nodes(yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))) or nodes
-    fits = [_fit(node, resources) for node in nodes]
+    fits = [room(node, resources) for node in nodes]
     trials = sum(fits) // resources.workers  # the processes of one trial may be on several nodes
     if not trials:
         times, on_one = (f"{resources.workers} times ", "") if resources.workers > 1 else ("", " on one node")
@@ -51,8 +51,13 @@ def startable_nodes(config: Mapping[str, Any]) -> list[dict[str, float]]:
     return nodes[:limit]
 
 
-def _fit(node: Mapping[str, float], resources: ResourcesSpec) -> int:
-    by_gpu = int(node.get("GPU", 0) / resources.gpus + 1e-9) if resources.gpus else 10**6
+def room(node: Mapping[str, float], resources: ResourcesSpec) -> int:
+    """How many processes of trials a node can hold."""
+    gpus, by_gpu = int(node.get("GPU", 0)), 10**6
+    if resources.gpus >= 1:
+        by_gpu = gpus // int(resources.gpus)
+    elif resources.gpus:
+        by_gpu = gpus * int(1 / resources.gpus + 1e-9)  # a fraction is of one GPU
     return min(int(node.get("CPU", 0) // resources.cpus), by_gpu)
 
 

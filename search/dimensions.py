@@ -69,7 +69,7 @@ class Dimension:
 
     def contains(self, value: Any) -> bool:
         if self.values:
-            return value in self.values
+            return (tuple(value) if isinstance(value, list) else value) in self.values
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
         return self.step is None or abs((value - self.low) / self.step - round((value - self.low) / self.step)) < 1e-9
@@ -130,6 +130,8 @@ def parse_field(name: str, value: Any) -> list[Dimension]:
 
 def _parse_domain(name: str, value: Any, where: str) -> Dimension:
     when = dict(IMPLIED.get(name, {}))
+    if name == "hard_negatives" and not isinstance(value, list | dict):
+        when = {}  # a constant: every strategy trains on so many of the data's own negatives
     if isinstance(value, dict):
         unknown = sorted(set(value) - RANGE_KEYS - {"when", "values", "ratio"})
         if unknown:
@@ -179,6 +181,8 @@ def _range(name: str, value: dict[str, Any], where: str, when: dict[str, tuple[A
     if low == high:
         return Dimension(name, values=(low,), when=when)
     integer = name != RATIO and isinstance(low, int) and isinstance(high, int) and FIELDS[name].annotation is not float
+    if integer and step is not None and step != int(step):
+        raise InputError(f"{where}.step: {name} is a whole number, expected a whole step, got {step}")
     return Dimension(name, low=low, high=high, log=log, step=step, integer=integer, when=when)
 
 

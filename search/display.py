@@ -50,7 +50,13 @@ class LiveTable(tune.Callback):
             )
         else:
             for row in sorted(rows, key=lambda r: r.trial):
-                if (row.trial, row.rung, row.state) not in self._told and row.score is not None:
+                if (row.trial, row.rung, row.state) in self._told:
+                    continue
+                if row.failure:
+                    self._console.print(
+                        f"trial {row.trial}: failed: {row.failure}", highlight=False, markup=False, soft_wrap=True
+                    )
+                elif row.score is not None:
                     config = row.config
                     self._console.print(
                         f"trial {row.trial}: rung {row.rung}/{row.rungs}, {self._study.spec.metric} {row.score:.4f}, "

@@ -73,7 +73,7 @@ def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
     here = isinstance(source, str) and (spec.folder / source).exists()
     try:
         tokens = token_counts(next(spec.parsed_space().configs()))
-        report = check(spec.data, spec.folder, spec.seed, tokens=tokens)[1]
+        report = check(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
     except InputError as error:
         return None, str(error)
     if report.unusable is None:

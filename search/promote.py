@@ -42,6 +42,7 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part."""
     from sentence_transformers import SentenceTransformer
 
+    from evaluation.embedding_cache import EmbeddingCache
     from evaluation.metrics import DEFAULT_METRICS
     from evaluation.retrieval import evaluate
     from trainables.data import OLD_TEST, load_report, load_task
@@ -74,18 +75,24 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     }
     (folder / "benchmark").mkdir(exist_ok=True)
 
-    def benchmarked(part: str, protocol: Protocol) -> dict[str, Any]:
-        task = load_task(data, part, protocol)
-        before, after = evaluate(base, task, metrics), evaluate(exported, task, metrics)
+    # The protocols share their corpus: what one has encoded, the next reads.
+    caches = [EmbeddingCache.of(model, folder / "cache" / "embeddings") for model in (base, exported)]
+
+    def benchmarked(task: RetrievalTask, name: str) -> dict[str, Any]:
+        before, after = (
+            evaluate(model, task, metrics, cache=cache) for model, cache in zip((base, exported), caches, strict=True)
+        )
         for label, scores in (("base", before), ("best", after)):
-            scores.save(folder / "benchmark" / f"{label}-{protocol if part == 'test' else part}.npz")
+            scores.save(folder / "benchmark" / f"{label}-{name}.npz")
         return before_and_after(task, before, after, metrics)
 
     dev_protocol = load_report(data).config.protocol
     for protocol in _protocols(data / "test.jsonl"):
-        document["protocols"][protocol] = benchmarked("test", protocol)
+        task = load_task(data, "test", protocol)
+        if protocol == dev_protocol or len(set(task.groups.values())) > 1:  # one concept gives no interval
+            document["protocols"][protocol] = benchmarked(task, protocol)
     if (data / f"{OLD_TEST}.jsonl").exists():  # of the run that this one continues: what was forgotten?
-        document[OLD_TEST] = benchmarked(OLD_TEST, dev_protocol)
+        document[OLD_TEST] = benchmarked(load_task(data, OLD_TEST, dev_protocol), OLD_TEST)
     own = document["protocols"].get(dev_protocol)
     if own:  # a test part without definitions has no scores to hold against dev scores on definitions
         base_dev = evaluate(base, load_task(data, "dev"), (metric,)).means[metric]
@@ -102,6 +109,7 @@ def before_and_after(task: RetrievalTask, before: Scores, after: Scores, metrics
     """What `benchmark.json` says of one protocol: sizes, means of base and best, and their paired comparisons."""
     return {
         "queries": len(task.queries),
+        "left_out": list(task.left_out),
         "passages": len(task.corpus),
         "concepts": len(set(task.groups.values())),
         "base": before.means,
@@ -152,8 +160,9 @@ def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
 
     config = TrialConfig.model_validate(row.config)
     record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
-    probes = list(TrialData.load(run / "data").dev.queries.values())
-    return export_model(config, checkpoint_folder(run, row), dest, probes, record, model_card(name, row, None))
+    dev = TrialData.load(run / "data").dev
+    probes = list(dev.queries.values()), list(dev.corpus.values())
+    return export_model(config, checkpoint_folder(run, row), dest, *probes, record, model_card(name, row, None))
 
 
 def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,8 +53,8 @@ def run_search(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
         spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
-    for base_config in {config.base: config for config in spec.parsed_space().configs()}.values():
-        resolve_base(base_config)  # an unknown base is told now, not by each trial
+    for config in {(config.base, config.max_length): config for config in spec.parsed_space().configs()}.values():
+        resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
     run = (runs / spec.name).resolve()
     with locked(run), Staging(spec, run, resume) as staging:
         seconds: dict[str, float] = {}
@@ -65,6 +67,9 @@ def run_search(
             require_shared_storage(runs)
             staging.settle(console)
             return _search(Study(run, spec, concurrent), run, concurrent, seconds, console)
+        except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
+            console.print(f"[yellow]Stopped.[/] {_how_to_go_on()}", highlight=False, soft_wrap=True)
+            return 1
         finally:
             ray.shutdown()
 
@@ -84,8 +89,9 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
     if study.unfinished() or not reason:
         ended = sum(row.state != "RUNNING" for row in rows)
         console.print(
-            f"[yellow]Stopped[/] after {ended} of {spec.budget.trials} trials; the same command with --resume goes on.",
+            f"[yellow]Stopped[/] after {ended} of {spec.budget.trials} trials. {_how_to_go_on()}",
             highlight=False,
+            soft_wrap=True,
         )
         return 1
     console.print(f"The search ended: {reason}. {savings(rows)}", highlight=False)
@@ -135,6 +141,12 @@ def _report(run: Path, console: Console) -> None:
         console.print(f"[yellow]The report was not written[/] ({why}); `embtune report {run}` tries again.")
         return
     console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
+
+
+def _how_to_go_on() -> str:
+    """What to type after a stop."""
+    own = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return f"To go on: [bold]{escape(shlex.join(['embtune', *own, '--resume']))}[/]"
 
 
 def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import filelock
 from rich.console import Console
 
 from evaluation.errors import InputError
+from search.leaderboard import LEADERBOARD, read_leaderboard
 from search.promote import BENCHMARK
 from search.record import SPEC, read_record, write_spec
 from search.spec import SearchSpec
@@ -52,11 +53,13 @@ class Staging:
         """Decide between a new run and going on with the one that is there.
 
         Raises:
-            InputError: the folder holds an unfinished search and --resume is missing.
+            InputError: the folder holds an unfinished search and --resume is missing, or is the run to continue from.
         """
         self._spec, self._run = spec, run
+        if spec.continue_from is not None and (spec.folder / spec.continue_from).resolve() == run.resolve():
+            raise InputError(f"{run}: is the run that continue_from names; expected another name for the new one")
         unfinished = (run / JOURNAL).exists() and not (run / BENCHMARK).exists()
-        if unfinished and not resume:
+        if unfinished and not resume and not _all_failed(run):
             raise InputError(
                 f"{run}: holds a search that has not ended; expected --resume to go on with it, or another name"
             )
@@ -87,9 +90,7 @@ class Staging:
                 self._spec.folder,
                 self._spec.seed,
                 self._folder / "data",
-                earlier=None
-                if self._spec.continue_from is None
-                else self._spec.folder / self._spec.continue_from / "data",
+                earlier=self._spec.earlier_data,
                 tokens=token_counts(next(iter(configs.values()))),
             )
         if self.going_on:
@@ -106,6 +107,8 @@ class Staging:
                     f"{self._run}: the data has changed since the search began; expected the same rows, or another name"
                 )
         write_spec(self._spec, self._folder, report.content_hash, commits)
+        for line in _unlike(self._spec.record, read_record(self._folder)["record"]):
+            console.print(f"[yellow]not as in the recorded run:[/] {line}", highlight=False, soft_wrap=True)
         parts = [f"{p} {n:,} rows of {report.concepts[p]:,} concepts" for p, n in report.kept.items()]
         console.print("data: " + ", ".join(parts), highlight=False)
         for finding in report.findings:
@@ -126,6 +129,26 @@ class Staging:
         self._folder.rename(self._run)
 
 
+def _unlike(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What makes a run that repeats another one from its spec.json score otherwise."""
+    if not recorded:
+        return []
+    lines = [] if recorded["data_hash"] == now["data_hash"] else ["the data"]
+    for key in ("base_commits", "versions"):
+        for name, before in recorded[key].items():
+            if before != now[key].get(name):
+                lines.append(f"{name} was {before}, is {now[key].get(name)}")
+    return lines
+
+
+def _all_failed(run: Path) -> bool:
+    """Whether the search came to its end without a model: nothing is left that could go on."""
+    if not (run / LEADERBOARD).exists():
+        return False
+    _, rows = read_leaderboard(run)
+    return all(row.state not in ("RUNNING", "COMPLETE") for row in rows)
+
+
 def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> None:
     """More trials or other resources may be asked for; anything else would mix two experiments in one study.
 
@@ -133,10 +156,16 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
         InputError: names the first key that differs, with both values.
     """
     now = spec.model_dump(mode="json")
-    before, after = stored["resources"].get("workers", 1), spec.resources.workers
+    resources = stored["resources"]
+    before, after = resources.get("workers", 1), spec.resources.workers
     if before != after:  # a trial that goes on would have its rungs at other shares of its training
         raise InputError(
             f"{run}: resources.workers was {before} and is now {after}; expected the same, or another name"
+        )
+    if (resources["gpus"] > 0) != (spec.resources.gpus > 0):  # other number formats give other scores
+        raise InputError(
+            f"{run}: resources.gpus was {resources['gpus']:g} and is now {spec.resources.gpus:g}; expected trials on "
+            "the same kind of device, or another name"
         )
     for key in now:
         if key not in FREE_TO_CHANGE and now[key] != stored.get(key):

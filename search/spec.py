@@ -55,7 +55,9 @@ class BudgetSpec(Section):
     """When the search ends: whichever comes first."""
 
     trials: int = Field(20, ge=1)
-    hours: float | None = Field(None, gt=0, description="wall time")
+    hours: float | None = Field(
+        None, gt=0, description="wall time after which no trial starts; those that run go to their end"
+    )
     device_hours: float | None = Field(
         None, gt=0, description="training and dev evaluation, times the GPUs of a trial (without any: its CPU cores)"
     )
@@ -124,6 +126,7 @@ class SearchSpec(Section):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _record: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @field_validator("metric")
     @classmethod
@@ -138,6 +141,16 @@ class SearchSpec(Section):
     def folder(self) -> Path:
         """The folder that relative paths of the spec start from."""
         return self._folder
+
+    @property
+    def earlier_data(self) -> Path | None:
+        """Data folder of the run that this one continues."""
+        return None if self.continue_from is None else self.folder / self.continue_from / "data"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run whose spec.json this is recorded: versions, hash of the data, commits. Empty for a YAML file."""
+        return self._record
 
     def parsed_space(self) -> Space:
         return Space.parse(self.space, self.seed, self.constraints)
@@ -158,11 +171,18 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
     if path.name == "spec.json":
         # A run's own spec.json: what it records about the run is no part of the spec.
         folder = Path(raw.get("folder", path.parent))
+        record = raw.get("record", {})
         raw = {key: raw[key] for key in SearchSpec.model_fields if key in raw}
     else:
-        folder = path.parent
+        folder, record = path.parent, {}
     if isinstance(earlier := raw.get("continue_from"), str):
-        raw["space"] = {"base": _best_of(folder / earlier, path), **(raw.get("space") or {})}
+        best, space = _best_of(folder / earlier, path), raw.get("space") or {}
+        if space.get("base", best) != best:
+            raise InputError(
+                f"{path}: space.base: {space['base']!r} beside continue_from, whose best model is the base; expected "
+                "one of the two"
+            )
+        raw["space"] = {"base": best, **space}
     try:
         spec = SearchSpec.model_validate(raw)
     except ValidationError as error:
@@ -171,7 +191,7 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
         spec = spec.model_copy(update={"name": path.stem})
     if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):
         raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
-    spec._folder = folder.resolve()
+    spec._folder, spec._record = folder.resolve(), record
     try:
         return _checked(spec)
     except InputError as error:
@@ -192,6 +212,11 @@ def _checked(spec: SearchSpec) -> SearchSpec:
             f"pruner.name: {spec.pruner.name} beside minimize: with two objectives no trial is worse than another "
             "before its end; expected none"
         )
+    if spec.pruner.name == "patient" and spec.pruner.patience > (most := _rungs(space) - 3):
+        raise InputError(
+            f"pruner.patience: {spec.pruner.patience} with {_rungs(space)} rungs forgives every rung at which a trial "
+            f"could be stopped; expected at most {max(most, 0)}, and 3 rungs or more"
+        )
     if spec.start_from is not None:
         points = best_of(spec.folder / spec.start_from.run, space, spec.start_from.top)
         new = [point for point in points if point not in spec.start]
@@ -199,6 +224,8 @@ def _checked(spec: SearchSpec) -> SearchSpec:
     if not space.searched:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")
     if next(space.configs(), None) is None:
+        if not spec.constraints:
+            space.at({})  # says what cannot be
         raise InputError("constraints: no configuration of the space meets them")
     _named_code_only(space)
     _shared_out(space, spec.resources.workers)
@@ -213,6 +240,10 @@ def _checked(spec: SearchSpec) -> SearchSpec:
                 "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
             )
     return spec
+
+
+def _rungs(space: Space) -> int:
+    return next((int(d.values[0]) for d in space.dimensions if d.name == "rungs"), int(default("rungs")))
 
 
 def _shared_out(space: Space, workers: int) -> None:

@@ -27,13 +27,12 @@ from search.pruners import make_pruner
 from search.samplers import make_sampler
 from search.spec import SearchSpec
 from trainables.config import TrialConfig
-from trainables.rungs import drop_resume_state
+from trainables.rungs import keep_best
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 JOURNAL = "study.journal"
-KNOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 MAX_REPEATS = 100  # proposals in a row that are known already, after which the space counts as exhausted
 
 
@@ -54,9 +53,11 @@ class Study:
         self._concurrent = concurrent
         self._journal = Journal(run / JOURNAL)
         self._storage = JournalStorage(self._journal)
+        # A run that goes on under another name goes on with the study that it has.
+        stored = optuna.get_all_study_names(self._storage)
         self._study = optuna.create_study(
             storage=self._storage,
-            study_name=spec.name,
+            study_name=stored[0] if stored else spec.name,
             directions=["maximize", "minimize"] if spec.minimize else ["maximize"],
             pruner=make_pruner(spec.pruner, self.rungs, run, spec.metric),
             load_if_exists=True,
@@ -98,8 +99,8 @@ class Study:
 
         A proposal equal to an ended trial is not run again: its known result is told to the study and another one is
         asked for. So is an infeasible combination, which the study learns as a violated constraint. One equal to a
-        running trial is dropped: nothing is known of it yet. None when there is nothing to propose, now or, as
-        `exhausted` then says, ever.
+        running or a failed trial is dropped: there is nothing to tell. None when there is nothing to propose, now or,
+        as `exhausted` then says, ever.
         """
         if self._resumable:
             number = self._resumable.pop(0)
@@ -149,7 +150,7 @@ class Study:
             if stopped:
                 self._study.tell(trial, state=TrialState.PRUNED)
         if stopped:
-            drop_resume_state(Path(record["folder"]))  # it never goes on; its weights and scores stay
+            keep_best(Path(record["folder"]).parent, self.spec.metric)  # it never goes on
         return stopped
 
     def complete(self, number: int) -> None:
@@ -174,7 +175,7 @@ class Study:
             self._live[number].set_user_attr("failure", reason)
             self._study.tell(self._live[number], state=TrialState.FAIL)
         if frozen.last_step is not None:
-            drop_resume_state(Path(frozen.user_attrs[f"rung_{frozen.last_step}"]["folder"]))
+            keep_best(Path(frozen.user_attrs[f"rung_{frozen.last_step}"]["folder"]).parent, self.spec.metric)
 
     def _ended(self) -> int:
         return sum(t.state.is_finished() for t in self.trials)
@@ -224,12 +225,12 @@ class Study:
     def _known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
         """Whether another trial has this configuration; where it has ended, its result is told as this trial's."""
         document = config.model_dump(mode="json")
-        twin = next((t for t in self.trials if t.user_attrs["config"] == document and t.state in KNOWN), None)
+        twin = next((t for t in self.trials if t.user_attrs["config"] == document), None)
         if twin is None:
             return False
         trial.set_user_attr("repeats", twin.number)
-        if twin.state == TrialState.RUNNING:
-            self._study.tell(trial, state=TrialState.FAIL)  # teaches the sampler nothing; the twin will
+        if twin.state in (TrialState.RUNNING, TrialState.FAIL):
+            self._study.tell(trial, state=TrialState.FAIL)  # nothing is known of it, yet or ever
             return True
         for rung, value in sorted(twin.intermediate_values.items()):
             self._storage.set_trial_intermediate_value(trial._trial_id, rung, value)

@@ -49,6 +49,8 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
                 style="bold" if metric == benchmark["metric"] else "",
             )
         console.print(table)
+        for line in part["left_out"]:
+            console.print(line, style="dim", highlight=False, markup=False)
     if OLD_TEST in benchmark:
         console.print(forgetting(benchmark), highlight=False)
     if "optimism" in benchmark:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -93,16 +94,22 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
 
     # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
     torch.set_num_threads(setting.resources.cpus)
-    train(
-        trial,
-        _data(setting.run),
-        report,
-        folder=setting.folder,
-        metric=setting.metric,
-        cache=setting.run / "cache",
-        device=None if setting.resources.gpus else "cpu",  # Ray hides no GPU from trials that ask for none
-        memory=share_of_memory(setting.resources.memory_gb, setting.resources.gpus),
-    )
+    try:
+        train(
+            trial,
+            _data(setting.run),
+            report,
+            folder=setting.folder,
+            metric=setting.metric,
+            cache=setting.run / "cache",
+            device=None if setting.resources.gpus else "cpu",  # Ray hides no GPU from trials that ask for none
+            memory=share_of_memory(setting.resources.memory_gb, setting.resources.gpus),
+        )
+    finally:
+        if setting.resources.gpus:
+            # The trainer's cycles hold the model until they are collected, and the next trial may be another worker's.
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def rung_metric(metric: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
@@ -19,6 +20,7 @@ from evaluation.errors import InputError
 from evaluation.models import load_model, resolve_model
 from evaluation.retrieval import evaluate
 from evaluation.task import RetrievalTask
+from search.cli import cli
 from tests.conftest import TEXTS, TinyBase
 
 
@@ -88,8 +90,8 @@ def test_p_values_are_corrected_over_the_table(base: Path, tuned: Path, folder: 
 
 
 def test_base_without_prompts_gets_those_of_its_tuned_model(base: Path, tuned: Path, folder: Path) -> None:
-    def bare(location: str) -> SentenceTransformer:
-        model = load_model(location)
+    def bare(location: str, revision: str | None) -> SentenceTransformer:
+        model = load_model(location, revision)
         if Path(location) == base:
             model.prompts = {"query": "", "document": ""}
         return model
@@ -115,9 +117,61 @@ def test_details(base: Path, folder: Path) -> None:
     table = run_benchmark([folder], [str(base)], details=True)
     details = table.rows[0].details
     assert details is not None
-    assert set(details) == {"pairwise", "mini_retrieval", "near_concepts", "truncated", "speed"}
+    assert set(details) == {"pairwise", "mini_retrieval", "near_concepts", "context", "truncated", "speed"}
     assert 0 <= details["mini_retrieval"]["recall@1"] <= 1
+    assert details["context"]["recall@5"] == table.rows[0].scores["recall@5"]
     json.dumps(table.as_dict())
+    console = Console(width=200, record=True)
+    for shown in table.rich_details():
+        console.print(shown)
+    text = console.export_text()
+    for line in ("pairwise: mean", "near concepts: margin", "context: precision@5", "texts/s of 16 tokens"):
+        assert line in text
+        assert line in table.markdown()
+
+
+def test_triplets_of_the_pairs_are_told_apart(base: Path, tmp_path: Path) -> None:
+    rows = [{"anchor": f"terme {i}", "positive": TEXTS[i], "negative": TEXTS[(i + 3) % 8]} for i in range(8)]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    details = run_benchmark([path], [str(base)], details=True).rows[0].details
+    assert details is not None
+    model = load_model(str(base))
+    anchors, positives, negatives = (
+        encode([row[key] for row in rows], normalize_embeddings=True)
+        for key, encode in (
+            ("anchor", model.encode_query),
+            ("positive", model.encode_document),
+            ("negative", model.encode_document),
+        )
+    )
+    margins = (anchors * positives).sum(axis=1) - (anchors * negatives).sum(axis=1)
+    assert details["triplets"]["margin"] == pytest.approx(float(margins.mean()), abs=1e-6)
+    assert details["triplets"]["accuracy"] == (margins > 0).mean()
+
+
+def test_the_command_prints_each_format_keeps_embeddings_and_notes_lengths(
+    tuned: Path, base: Path, folder: Path, tmp_path: Path
+) -> None:
+    settings = tuned / "best" / "tokenizer_config.json"
+    before = settings.read_text(encoding="utf-8")
+    settings.write_text(json.dumps({**json.loads(before), "model_max_length": 12}), encoding="utf-8")
+    call = ["benchmark", "--task", str(folder), "--model", str(tuned), "--cache", str(tmp_path / "kept")]
+    try:
+        shown = {name: CliRunner().invoke(cli, [*call, f"--{name}"]) for name in ("json", "csv", "markdown")}
+        plain = CliRunner().invoke(cli, [*call, "--details"], terminal_width=200)
+    finally:
+        settings.write_text(before, encoding="utf-8")
+    assert [result.exit_code for result in (*shown.values(), plain)] == [0] * 4
+    scores = {row["model"]: row["score"] for row in json.loads(shown["json"].output)["rows"]}
+    assert set(scores) == {str(base), str(tuned)}
+    lines = csv.DictReader(io.StringIO(shown["csv"].output))
+    assert {line["model"]: float(line["ndcg@10"]) for line in lines} == scores
+    assert "| p (Holm) |" in shown["markdown"].output
+    assert plain.output.count("tokens of a text") == 1
+    assert f"{tuned} 12" in plain.output.replace("\n", "")
+    assert len(list((tmp_path / "kept").glob("*.npy"))) == 4  # queries and passages of each model
+    assert CliRunner().invoke(cli, [*call, "--json", "--csv"]).exit_code == 2
 
 
 def test_pairs_file_with_both_protocols(base: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from search.cli import cli
 from trainables.check import DataReport, Finding, Tokens, check_file
 from trainables.check_view import print_report
 from trainables.data import load_task, prepare
@@ -225,6 +227,17 @@ def test_the_report_on_screen(tmp_path: Path) -> None:
     console = Console(record=True, width=150, file=(tmp_path / "screen").open("w"))
     print_report(report_on([{"question": "q"}], tmp_path), console)
     assert "unusable: columns.anchor: no column 'anchor'; the source has: question" in console.export_text()
+
+
+def test_the_command_says_by_its_exit_code_whether_the_data_can_be_used(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text("\n".join(map(json.dumps, clean_rows())), "utf-8")
+    bad.write_text('{"question": "q"}\n', "utf-8")
+    usable = CliRunner().invoke(cli, ["data", "check", str(good), "--json"])
+    assert (usable.exit_code, DataReport.model_validate_json(usable.output).unusable) == (0, None)
+    unusable = CliRunner().invoke(cli, ["data", "check", str(bad)])
+    assert unusable.exit_code == 1
+    assert "no column 'anchor'" in unusable.output
 
 
 def test_the_report_goes_through_json(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from search.cluster_check import startable_nodes
+from search.cluster_check import room, startable_nodes
+from search.spec import ResourcesSpec
 from tests.conftest import TinyBase
 from tests.toy import write_spec
 
@@ -44,6 +45,20 @@ def test_the_head_runs_no_trials_and_workers_start_from_none() -> None:
 def test_workers_that_may_start_count_as_capacity() -> None:
     nodes = startable_nodes(yaml.safe_load(CLUSTER.read_text(encoding="utf-8")))
     assert nodes == [{"CPU": 4, "GPU": 1}] * 4  # max_workers; the head, which runs no trials, is not among them
+
+
+@pytest.mark.parametrize(
+    ("resources", "trials"),
+    [
+        ({"cpus": 2}, 8),
+        ({"cpus": 1, "gpus": 1}, 4),
+        ({"cpus": 1, "gpus": 0.5}, 8),
+        ({"cpus": 1, "gpus": 0.4}, 8),  # two on each GPU: a fraction is of one
+        ({"cpus": 16, "gpus": 1}, 1),
+    ],
+)
+def test_a_node_holds_as_many_trials_as_ray_will_place(resources: dict[str, float], trials: int) -> None:
+    assert room({"CPU": 16.0, "GPU": 4.0}, ResourcesSpec.model_validate(resources)) == trials
 
 
 def test_tokens_are_on_and_the_dashboard_is_local() -> None:

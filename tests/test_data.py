@@ -96,6 +96,20 @@ def test_distractors_are_the_passages_of_every_part(tmp_path: Path) -> None:
     assert load_task(among, "dev").queries == load_task(alone, "dev").queries
 
 
+def test_new_passages_of_an_old_test_concept_are_no_distractors_of_the_old_test_part(tmp_path: Path) -> None:
+    rows = rows_of()
+    first = prepared(tmp_path, rows)
+    own = {row["concept"] for row in map(json.loads, (first / "test.jsonl").open())}
+    added = [{**row, "anchor": f"encore {row['anchor']}", "positive": f"nouveau {row['positive']}"} for row in rows]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, added)), "utf-8")
+    config = DataConfig(source="new.jsonl", distractors=True)
+    prepare(config, tmp_path, 42, tmp_path / "next", earlier=first)
+    corpus = set(load_task(tmp_path / "next", "old_test").corpus.values())
+    new_of = {str(row["cluster_id"]): row["positive"] for row in added if row["kind"] == "definition"}
+    assert not corpus & {new_of[concept] for concept in own}
+    assert {text for concept, text in new_of.items() if concept not in own} <= corpus
+
+
 def test_distractors_of_a_beir_folder_are_its_whole_corpus(tmp_path: Path) -> None:
     beir(tmp_path / "b", {"train": "q0\td0\t1\n", "dev": "q1\td1\t1\n", "test": "q2\td2\t1\n"})
     prepare(DataConfig(source="b", distractors=True), tmp_path, 0, tmp_path / "data")

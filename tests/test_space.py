@@ -45,6 +45,13 @@ def test_adapter_fields_are_not_sampled_for_full_fine_tuning() -> None:
         assert ("r" in trial.params) == (config.method == "lora")
 
 
+def test_a_fixed_number_of_negatives_is_every_strategys_and_a_searched_one_mineds() -> None:
+    space = Space.parse({"base": "b", "batches": ["in_batch", "mined"], "hard_negatives": 4}, seed=0)
+    assert {(c.batches, c.hard_negatives) for c in sample(space)} == {("in_batch", 4), ("mined", 4)}
+    space = Space.parse({"base": "b", "batches": ["in_batch", "mined"], "hard_negatives": [2, 4]}, seed=0)
+    assert {(c.batches, c.hard_negatives) for c in sample(space)} == {("in_batch", 1), ("mined", 2), ("mined", 4)}
+
+
 def test_branches_by_condition_are_parameters_of_their_own() -> None:
     branches = [{"when": {"method": "full"}, "low": 1e-6, "high": 1e-5, "log": True}, {"values": [1e-3]}]
     for config in sample(Space.parse({**BASIC, "method": ["lora", "full"], "lr": branches}, seed=0)):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from evaluation.errors import InputError
+from search.run_folder import Staging
 from search.smoke import smoke_spec
 from search.spec import load_spec
 from tests.toy import write_pairs
@@ -44,6 +45,20 @@ def test_base_replaces_the_specs_base(tmp_path: Path) -> None:
     assert load_spec(write(tmp_path, GOOD), base="other/base").space["base"] == "other/base"
 
 
+def test_a_search_continues_from_the_earlier_runs_best_or_from_a_base_not_both(tmp_path: Path) -> None:
+    best = tmp_path / "runs" / "first" / "best"
+    best.mkdir(parents=True)
+    (best / "modules.json").write_text("[]")
+    text = GOOD + "continue_from: runs/first\n"
+    with pytest.raises(InputError, match=r"space\.base: 'some/base' beside continue_from"):
+        load_spec(write(tmp_path, text))
+    spec = load_spec(write(tmp_path, text.replace("  base: some/base\n", "")))
+    assert spec.space["base"] == str(best)
+    assert spec.earlier_data == tmp_path / "runs" / "first" / "data"
+    with pytest.raises(InputError, match="is the run that continue_from names"):
+        Staging(spec, tmp_path / "runs" / "first", resume=False)
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_loads(preset: Path) -> None:
     assert load_spec(preset).parsed_space().dimensions
@@ -77,6 +92,9 @@ def test_every_preset_loads(preset: Path) -> None:
         (GOOD + "constraints: [r > 8]\nstart: [{r: 8}]\n", "r > 8 does not hold for r 8"),
         (GOOD + "  method: [lora, full]\nsampler: {name: gp}\n", "space.r: depends on method; sampler gp expected"),
         (GOOD + "start_from: {run: runs/none}\n", "start_from.run: "),
+        (GOOD + "pruner: {name: patient, patience: 2}\n", "pruner.patience: 2 with 4 rungs forgives every rung"),
+        (GOOD + "  batch_size: {low: 8, high: 64, step: 2.5}\n", "space.batch_size.step: batch_size is a whole number"),
+        (GOOD + "  loss: gist\n  batches: mined\n  hard_negatives: 2\n", "loss gist takes 1 negative"),
         (GOOD.replace("base: some/base", "bose: some/base"), "space.base: missing"),
         (GOOD.replace("[8, 16]", "[]"), "space.r: an empty list"),
         ("data: {source: x.jsonl}\n", "space: missing"),

@@ -118,6 +118,26 @@ def test_a_known_configuration_is_not_run_twice(tmp_path: Path) -> None:
         assert repeat.value == study.trial(repeat.user_attrs["repeats"]).value
 
 
+def test_a_configuration_that_failed_is_not_run_again(tmp_path: Path) -> None:
+    study = Study(tmp_path, make_spec(space={"base": "some/base", "r": [4, 8], "rungs": 2}, sampler={"name": "random"}))
+    first = study.next_trial()
+    assert first is not None
+    study.fail(first.number, "it cannot be built")
+    run_all(study)
+    assert sorted(t.user_attrs["config"]["r"] for t in study.trials) == [4, 8]
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_run_under_another_name_goes_on_with_its_study(tmp_path: Path) -> None:
+    run_all(Study(tmp_path, make_spec()), stop_after=9)
+    renamed = Study(tmp_path, make_spec(name="renamed"))
+    run_all(renamed)
+    (tmp_path / "whole").mkdir()
+    whole = Study(tmp_path / "whole", make_spec())
+    run_all(whole)
+    assert view(renamed) == view(whole)
+
+
 def test_equal_configurations_do_not_train_at_once(tmp_path: Path) -> None:
     spec = make_spec(space={"base": "some/base", "r": [4, 8], "rungs": 1}, sampler={"name": "random"})
     study = Study(tmp_path, spec, concurrent=3)

@@ -167,6 +167,34 @@ def test_pairs_file_with_splits(tmp_path: Path) -> None:
         load_tasks(path, "test")
 
 
+def test_pairs_file_names_what_it_leaves_out_and_reads_triplets(tmp_path: Path) -> None:
+    rows = [
+        {"anchor": "SG", "positive": "Secrétariat général", "split": "test", "negative": ["autre", "encore"]},
+        {"anchor": "DGFiP", "positive": "Finances publiques", "split": "test"},
+        {"anchor": "CET", "positive": "Compte épargne-temps"},
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + "".join(json.dumps(row) + "\n" for row in rows).encode())  # as Excel writes it
+    (task,) = load_tasks(path)
+    assert list(task.queries.values()) == ["SG", "DGFiP"]
+    assert task.left_out == ("left out 1 row (line 3): no split, where others have one",)
+    assert task.triplets == (("SG", "Secrétariat général", "autre"), ("SG", "Secrétariat général", "encore"))
+
+
+def test_a_text_that_is_not_utf8_is_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(b'{"anchor": "a", "positive": "b"}\n{"anchor": "\xe9", "positive": "c"}\n')
+    with pytest.raises(InputError, match=r"pairs\.jsonl:2: not UTF-8 text"):
+        load_tasks(path)
+
+
+def test_a_query_that_no_split_judges_is_named(tmp_path: Path) -> None:
+    small().save_beir(tmp_path / "t")
+    with (tmp_path / "t" / "queries.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": "lost", "text": "?"}\n')
+    assert RetrievalTask.load_beir(tmp_path / "t").left_out == ("left out 1 query (lost): no split judges them",)
+
+
 def test_bad_task_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a BEIR folder or a \.jsonl file"):
         load_tasks(tmp_path / "nothing")

@@ -13,7 +13,8 @@ row of the batch; every row is seen once an epoch. Exceptions, both stated in th
 there are batches shows as many of them as there are batches, drawn anew each epoch; and a row whose texts conflict
 with some row of every batch is left out.
 
-An epoch's batches are a function of (seed, epoch) alone, so a run that resumes finds the same ones. Batches are even:
+An epoch's batches are a function of (seed, epoch) alone, so a run that resumes finds the same ones; where `refresh`
+makes them depend on the model at the epoch's start, they are kept in the trial's folder. Batches are even:
 sizes differ by one at most, so no step trains on a tiny remainder. On W devices W consecutive batches make one step;
 they are cut from one batch of W x batch_size rows that keeps the promise as a whole, because the losses gather
 negatives over the devices, and they are all full: what fills no step is left for another epoch, and a slot that no
@@ -22,6 +23,7 @@ unseen row fits takes a row seen earlier.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +36,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from evaluation.errors import InputError
+from evaluation.files import write_whole
 from trainables.base_embeddings import passage_embeddings, passage_embeddings_now
 from trainables.clusters import clustered_order
 from trainables.compose import RowKeys, batch_sizes, capped, compose, row_keys, spread_order
@@ -62,6 +65,7 @@ def batch_sampler_for(
     cache: Path | None = None,
     *,
     start_step: int = 0,
+    folder: Path | None = None,
 ) -> tuple[Dataset, SamplerFactory]:
     """The rows that a trial trains on and the `batch_sampler` argument for sentence-transformers' trainer.
 
@@ -73,6 +77,7 @@ def batch_sampler_for(
         cache: folder where trials of one base share its embeddings and mined negatives; none: nothing is kept.
         start_step: the optimizer step that a resumed run goes on from. On one device the trainer tells the sampler the
             epoch itself; on several, accelerate hides the sampler from it for the rest of that epoch.
+        folder: of the trial, which keeps refreshed epochs for a run that resumes; none: they are not kept.
 
     Returns:
         The training rows with `negative_1`, ... where they have negatives, and a function that makes the sampler from
@@ -96,7 +101,7 @@ def batch_sampler_for(
     def sampler(dataset: Dataset, **options: Any) -> ConceptBatchSampler:
         if len(dataset) != len(concepts):
             raise ValueError(f"the sampler was made for {len(concepts)} rows, got a data set of {len(dataset)}")
-        made = ConceptBatchSampler(dataset, config, keys, concepts, anchors, embed, **options)
+        made = ConceptBatchSampler(dataset, config, keys, concepts, anchors, embed, folder, **options)
         made.set_epoch(start_step * world_size() // len(made))
         return made
 
@@ -114,6 +119,7 @@ class ConceptBatchSampler(DefaultBatchSampler):
         concepts: list[str],
         anchors: list[str],
         embed: Callable[[int], Passages] | None,
+        folder: Path | None = None,
         *,
         batch_size: int | None = None,
         drop_last: bool = False,
@@ -132,6 +138,7 @@ class ConceptBatchSampler(DefaultBatchSampler):
             seed=config.seed if seed is None else seed,
         )
         self._devices, self._config, self._keys, self._embed = devices, config, keys, embed
+        self._folder = folder
         self._sorted = _notebook_order(anchors, concepts) if config.batches == "sorted" else None
         step = self.batch_size * devices
         if self._sorted is not None:
@@ -149,6 +156,11 @@ class ConceptBatchSampler(DefaultBatchSampler):
         """Batches of an epoch, over all devices; the same in each epoch."""
         return len(self._sizes) * self._devices
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of an epoch, over all devices; the same in each epoch."""
+        return sum(self._sizes)
+
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps(self.epoch):
             size = len(step) // self._devices
@@ -162,6 +174,15 @@ class ConceptBatchSampler(DefaultBatchSampler):
         if self._sorted is not None:
             ends = np.cumsum(self._sizes)
             return [self._sorted[end - size : end] for size, end in zip(self._sizes, ends, strict=True)]
+        if self._folder is None or not self._config.refresh or epoch == 0:
+            return self._composed(epoch)
+        kept = self._folder / f"epoch-{epoch}.json"
+        if not kept.is_file():
+            write_whole(kept, json.dumps([list(map(int, batch)) for batch in self._composed(epoch)]))
+        batches: list[list[int]] = json.loads(kept.read_text(encoding="utf-8"))
+        return batches
+
+    def _composed(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng([self.seed, epoch])
         rows = capped(self._keys, len(self._sizes), rng)
         strategy = self._config.batches

@@ -15,7 +15,7 @@ from trainables.findings import Draft, findings
 from trainables.near_duplicates import near_duplicates
 from trainables.rows import PARTS, Pair, shortened
 from trainables.second_look import SecondLook, second_look, texts_of
-from trainables.splits import require_parts
+from trainables.splits import DEV, TEST, require_parts
 from trainables.survey import Survey, survey
 
 NO_SEED = 42
@@ -111,6 +111,7 @@ def check_file(
     *,
     folder: Path = Path(),
     seed: int = NO_SEED,
+    earlier: Path | None = None,
     tokens: Tokens | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> DataReport:
@@ -121,6 +122,7 @@ def check_file(
         config: a spec's `data:` section; its source is put aside for `path`.
         folder: where a relative path starts.
         seed: of the split.
+        earlier: an earlier run's data folder, whose rows are read before the file's.
         tokens: counts lengths in tokens of a base; none: lengths are in characters.
         progress: called with the number of rows read so far.
 
@@ -128,7 +130,7 @@ def check_file(
         InputError: never for what is wrong with the data: that is the report's `unusable`.
     """
     config = DataConfig(source=str(path)) if config is None else config.model_copy(update={"source": str(path)})
-    return check(config, folder, seed, tokens=tokens, progress=progress)[1]
+    return check(config, folder, seed, earlier=earlier, tokens=tokens, progress=progress)[1]
 
 
 def check(
@@ -142,7 +144,7 @@ def check(
 ) -> tuple[Survey | None, DataReport]:
     """The survey of the source and the report on it. No survey where the source cannot be read to its end.
 
-    Args: as in `check_file`; earlier: an earlier run's data folder, whose rows are read before the source's.
+    Args: as in `check_file`.
     """
     report = DataReport(config=config, seed=seed, rows=0)
     try:
@@ -182,6 +184,11 @@ def _unusable(config: DataConfig, found: Survey) -> str | None:
         require_parts(found.parts_N, found.groups_N, config.split.dev, config.split.test)
     except InputError as error:
         return str(error)
+    if config.protocol == "definition":
+        for part, least in ((TEST, 2), (DEV, 1)):
+            defined = len(np.unique(found.groups_N[(found.parts_N == part) & (found.kinds_N == 1)]))
+            if defined < least:
+                return f"protocol: definition: {defined} concepts of the {PARTS[part]} part have one, expected {least}"
     return None
 
 

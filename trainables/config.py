@@ -63,7 +63,9 @@ class TrialConfig(BaseModel):
     refresh: bool = Field(
         False, description="clustered, mixed: embed the training pairs anew each epoch with the model so far"
     )
-    hard_negatives: int = Field(1, ge=1, description="mined: negatives for each pair")
+    hard_negatives: int = Field(
+        1, ge=1, description="negatives for each pair: the data's own in every strategy, more of them with mined"
+    )
     margin: float = Field(
         0.05, ge=0, lt=1, description="mined: a negative scores below (1 - margin) x the positive (arXiv 2407.15831)"
     )
@@ -99,4 +101,6 @@ class TrialConfig(BaseModel):
     def _check(self) -> TrialConfig:
         if self.loss == "gist" and self.matryoshka:
             raise ValueError("matryoshka needs loss mnrl or mnrl_symmetric, got gist")
+        if self.loss == "gist" and self.batches == "mined" and self.hard_negatives > 1:
+            raise ValueError("hard_negatives: loss gist takes 1 negative for each pair, expected 1 with batches mined")
         return self

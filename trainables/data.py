@@ -176,7 +176,14 @@ def load_task(out: Path, part: str, protocol: Protocol | None = None) -> Retriev
     own = _rows(out, part)
     others: list[str] = []
     if config.distractors:
-        others = [text for other in PARTS if other != part for text in _rows(out, other)["positive"]]
+        own_concepts = set(own["concept"])  # new rows of an old test concept stand in test: they answer its queries
+        others = [
+            text
+            for other in PARTS
+            if other != part
+            for text, concept in zip(*(_rows(out, other)[name] for name in ("positive", "concept")), strict=True)
+            if concept not in own_concepts
+        ]
         if (out / DISTRACTORS).is_file():
             others += [row["positive"] for _, row in read_jsonl(out / DISTRACTORS)]
     return RetrievalTask.from_pairs(

@@ -16,6 +16,7 @@ import numpy as np
 from evaluation.files import write_whole
 from trainables.config import TrialConfig
 from trainables.merge import merged_model, trained_model
+from trainables.reload import embed_both
 from trainables.rungs import ADAPTER
 
 RECORD = "embtune.json"
@@ -28,13 +29,19 @@ class ExportError(RuntimeError):
 
 
 def export_model(
-    config: TrialConfig, checkpoint: Path, dest: Path, texts: Sequence[str], record: Mapping[str, Any], card: str
+    config: TrialConfig,
+    checkpoint: Path,
+    dest: Path,
+    queries: Sequence[str],
+    passages: Sequence[str],
+    record: Mapping[str, Any],
+    card: str,
 ) -> float:
     """Merge, save, reload in a fresh process, compare, and only then let `dest` appear. Returns the lowest cosine.
 
     Args:
-        texts: at least one; the first 64 are embedded as queries by the unmerged model here and by the exported one in
-            a process of its own.
+        queries, passages: 32 of the first and of the second what is missing to 64 texts are embedded, each with its
+            prompt, by the unmerged model here and by the exported one in a process of its own.
         record: goes into `embtune.json`: base, configuration and scores of the model.
         card: the model card, README.md.
 
@@ -45,8 +52,9 @@ def export_model(
     if dest.exists():
         raise FileExistsError(f"{dest}: exists already; expected a new folder")
     dest.parent.mkdir(parents=True, exist_ok=True)
-    probe = list(texts[:PROBE_TEXTS])
-    expected_QD = trained_model(config, checkpoint).encode_query(probe, normalize_embeddings=True)
+    asked = list(queries[: PROBE_TEXTS // 2])
+    probe = {"queries": asked, "passages": list(passages[: PROBE_TEXTS - len(asked)])}
+    expected_ND = embed_both(trained_model(config, checkpoint), probe)
     aside = Path(tempfile.mkdtemp(prefix=f".{dest.name}-", dir=dest.parent))
     try:
         merged_model(config, checkpoint).save_pretrained(str(aside), create_model_card=False, safe_serialization=True)
@@ -56,7 +64,7 @@ def export_model(
                 shutil.copy(checkpoint / name, aside / "adapter" / name)
         write_whole(aside / RECORD, json.dumps(dict(record), indent=1, ensure_ascii=False))
         write_whole(aside / "README.md", card)
-        cosine = _reloaded_cosine(aside, probe, np.asarray(expected_QD, dtype=np.float32))
+        cosine = _reloaded_cosine(aside, probe, expected_ND)
         if not cosine >= MIN_COSINE:
             raise ExportError(f"{dest}: the reloaded model differs from the trained one (lowest cosine {cosine:.6f})")
         aside.chmod(0o755)
@@ -66,7 +74,7 @@ def export_model(
     return cosine
 
 
-def _reloaded_cosine(folder: Path, texts: list[str], expected_QD: np.ndarray) -> float:
+def _reloaded_cosine(folder: Path, texts: dict[str, list[str]], expected_ND: np.ndarray) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         inputs, outputs = Path(scratch) / "texts.json", Path(scratch) / "embeddings.npy"
         inputs.write_text(json.dumps(texts))
@@ -75,5 +83,5 @@ def _reloaded_cosine(folder: Path, texts: list[str], expected_QD: np.ndarray) ->
         if done.returncode:
             why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise ExportError(f"{folder}: does not load in a fresh process: {why[-1]}")
-        got_QD = np.load(outputs, allow_pickle=False)
-    return float((got_QD * expected_QD).sum(axis=1).min())
+        got_ND = np.load(outputs, allow_pickle=False)
+    return float((got_ND * expected_ND).sum(axis=1).min())

@@ -129,6 +129,14 @@ def _negatives(found: Survey) -> Iterator[Draft]:
         "taken out of the row's negatives",
         _singles(np.unique(found.negative_rows_M[false])),
     )
+    rows, counts = np.unique(found.negative_rows_M[~false], return_counts=True)
+    yield Draft(
+        "rows with several negatives",
+        int((counts > 1).sum()),
+        "rows with more than one negative of their own",
+        "a trial takes as many as its hard_negatives says, 1 unless the space says more",
+        _singles(rows[counts > 1]),
+    )
     positives = np.isin(found.negatives_M, found.positives_N) & ~false
     yield Draft(
         "negatives that answer other rows",

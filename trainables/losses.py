@@ -38,7 +38,7 @@ def make_loss(model: SentenceTransformer, config: TrialConfig, guide: SentenceTr
         guide: gist only; none: the trial's base.
 
     Raises:
-        InputError: gist with more than one mined negative, matryoshka sizes above the model's.
+        InputError: matryoshka sizes above the model's.
     """
     gather = world_size() > 1
     if config.loss == "gist":
@@ -64,8 +64,6 @@ def make_loss(model: SentenceTransformer, config: TrialConfig, guide: SentenceTr
 def _gist(
     model: SentenceTransformer, config: TrialConfig, guide: SentenceTransformer | None, gather: bool
 ) -> nn.Module:
-    if config.batches == "mined" and config.hard_negatives > 1:
-        raise InputError(f"hard_negatives: {config.hard_negatives}: loss gist takes at most 1 negative for each pair")
     if guide is None:
         guide = build_model(config.model_copy(update={"method": "none"}), model.device)
     options: dict[str, Any] = {"temperature": config.temperature, "gather_across_devices": gather}

@@ -21,9 +21,9 @@ def trained_model(config: TrialConfig, checkpoint: Path, device: str | None = No
     return model.eval()
 
 
-def base_model(base: str) -> SentenceTransformer:
-    """A base, a hub id or a folder, with its family's prompts and pooling, in float32."""
-    return build_model(TrialConfig(base=base, method="none"), dtype=torch.float32).eval()
+def base_model(base: str, revision: str | None = None) -> SentenceTransformer:
+    """A base, a hub id (at a revision) or a folder, with its family's prompts and pooling, in float32."""
+    return build_model(TrialConfig(base=base, revision=revision, method="none"), dtype=torch.float32).eval()
 
 
 def merged_model(config: TrialConfig, checkpoint: Path, device: str | None = None) -> SentenceTransformer:

@@ -1,12 +1,14 @@
 """A trial's folder on disk: one `checkpoint-<step>` folder for each rung, read and tidied without torch.
 
-`rung.json` is written last in it: its existence means that the checkpoint is complete. Weights stay for the best and
-the latest rung, the optimizer's state for the latest as long as the trial may go on, scores for every rung.
+`rung.json` is written last in it: its existence means that the checkpoint is complete. While the trial may go on, the
+weights of the best and of the latest rung stay, and the optimizer's state of the latest; once it has ended, the best
+rung's weights alone. Scores stay for every rung.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ class Rung:
 
 def rungs_done(folder: Path) -> list[Rung]:
     """The complete rungs in a trial's folder, in order."""
-    markers = [json.loads(path.read_text()) for path in folder.glob(f"checkpoint-*/{MARKER}")]
+    markers = [json.loads(path.read_text()) for path in folder.glob(f"checkpoint-*/{MARKER}") if path.stat().st_size]
     # The folder as it is found, not as it was written: a run that was moved still works.
     rungs = [Rung(**{**m, "folder": str(folder / f"checkpoint-{m['step']}")}) for m in markers]
     return sorted(rungs, key=lambda rung: rung.rung)
@@ -69,16 +71,39 @@ def complete_rung(rung: Rung, scores: Scores, metric: str) -> None:
     folder = Path(rung.folder)
     folder.mkdir(parents=True, exist_ok=True)
     scores.save(folder / SCORES)
+    _to_disk(folder)
     write_whole(folder / MARKER, json.dumps(asdict(rung)))
     done = rungs_done(folder.parent)
-    best = max(done, key=lambda r: (r.metrics[metric], -r.rung))
+    best = _best(done, metric)
     for older in done[:-1]:
         drop_resume_state(Path(older.folder))
         if older.rung != best.rung:
             drop_weights(Path(older.folder))
     for partial in folder.parent.glob("checkpoint-*"):
-        if not (partial / MARKER).exists():
+        if not (partial / MARKER).exists() or not (partial / MARKER).stat().st_size:
             shutil.rmtree(partial)
+
+
+def keep_best(folder: Path, metric: str) -> None:
+    """Tidy the folder of a trial that has ended: of its weights, those of its best rung stay."""
+    done = rungs_done(folder)
+    best = _best(done, metric) if done else None
+    for rung in done:
+        drop_resume_state(Path(rung.folder))
+        if rung is not best:
+            drop_weights(Path(rung.folder))
+
+
+def _best(done: list[Rung], metric: str) -> Rung:
+    """The rung with the best score, the earliest of equals."""
+    return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
+
+
+def _to_disk(folder: Path) -> None:
+    """Have the system write the files out: the marker must not outlive a power cut that they do not."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def drop_resume_state(folder: Path) -> None:

@@ -150,13 +150,15 @@ def shares_text(
 
 
 def require_parts(parts_N: NDArray[np.int8], groups_N: IntArray, dev: float, test: float) -> None:
-    """Refuse a split with an empty part.
+    """Refuse a split with an empty part, or with a single concept to test on: no interval can be given then.
 
     Raises:
         InputError: names the part and what would fill it.
     """
     groups = len(np.unique(groups_N)) if len(groups_N) else 0
-    for part, name, share in ((TEST, "test", test), (DEV, "dev", dev), (TRAIN, "train", None)):
-        if not (parts_N == part).any():
+    for part, name, share, least in ((TEST, "test", test, 2), (DEV, "dev", dev, 1), (TRAIN, "train", None, 1)):
+        own = len(np.unique(groups_N[parts_N == part]))
+        if own < least:
+            what = "is empty" if not own else "holds 1 concept, and an interval needs 2"
             advice = "fewer concepts for dev and test" if share is None else f"a larger split.{name} than {share}"
-            raise InputError(f"split: the {name} part is empty ({groups} concepts in all): {advice}, or more data")
+            raise InputError(f"split: the {name} part {what} ({groups} concepts in all): {advice}, or more data")

@@ -26,7 +26,7 @@ from trainables.losses import make_loss
 from trainables.memory import fit_to_memory
 from trainables.model import build_model, training_prompts
 from trainables.precision import Precision, resolve_attention, resolve_device, resolve_precision
-from trainables.rungs import Rung, complete_rung, drop_resume_state, rungs_done
+from trainables.rungs import Rung, complete_rung, keep_best, rungs_done
 from trainables.sanity import SanityGate
 
 EVAL_BATCH = 64
@@ -76,9 +76,8 @@ def train(
         return told
 
     def end() -> list[Rung]:
-        told = rungs_done(folder)
-        drop_resume_state(Path(told[-1].folder))
-        return told
+        keep_best(folder, metric)
+        return rungs_done(folder)
 
     done = lead(tell_again)
     if not (done and done[-1].rung == done[-1].rungs):
@@ -114,11 +113,11 @@ def _fit(
     place: torch.device,
     last: Rung | None,
 ) -> None:
-    pairs, sampler = batch_sampler_for(config, data, model, cache, start_step=last.step if last else 0)
+    pairs, sampler = batch_sampler_for(config, data, model, cache, start_step=last.step if last else 0, folder=folder)
     epoch = sampler(pairs)
     steps_per_epoch = len(epoch) // world_size()
     steps = max(config.rungs, math.ceil(config.epochs * steps_per_epoch))
-    pairs_per_step = sum(map(len, epoch)) / steps_per_epoch
+    pairs_per_step = epoch.pairs / steps_per_epoch
     columns = training_columns(pairs)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
