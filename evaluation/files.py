@@ -29,9 +29,11 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 text that readers see whole or not at all."""
-    with aside(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+    """Write a UTF-8 text that readers see whole or not at all, after a power cut too."""
+    with aside(path) as draft, draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -111,10 +111,10 @@ def test_new_passages_of_an_old_test_concept_are_no_distractors_of_the_old_test_
 
 
 def test_distractors_of_a_beir_folder_are_its_whole_corpus(tmp_path: Path) -> None:
-    beir(tmp_path / "b", {"train": "q0\td0\t1\n", "dev": "q1\td1\t1\n", "test": "q2\td2\t1\n"})
+    beir(tmp_path / "b", {"train": "q0\td0\t1\n", "dev": "q1\td1\t1\n", "test": "q2\td2\t1\nq3\td3\t1\n"})
     prepare(DataConfig(source="b", distractors=True), tmp_path, 0, tmp_path / "data")
     corpus = load_task(tmp_path / "data", "test").corpus.values()
-    assert set(corpus) == {f"Titre {at} texte {at}" for at in range(4)}  # d3 answers no query
+    assert set(corpus) == {f"Titre {at} texte {at}" for at in range(5)}  # d4 answers no query
 
 
 # What trials of one base share

@@ -150,8 +150,8 @@ def test_max_rows_reads_from_the_top_of_each_file(tmp_path: Path) -> None:
 
 def beir(folder: Path, qrels: dict[str, str]) -> None:
     (folder / "qrels").mkdir(parents=True)
-    corpus = [{"_id": f"d{at}", "title": f"Titre {at}", "text": f"texte {at}"} for at in range(4)]
-    queries = [{"_id": f"q{at}", "text": f"question {at}"} for at in range(3)]
+    corpus = [{"_id": f"d{at}", "title": f"Titre {at}", "text": f"texte {at}"} for at in range(5)]
+    queries = [{"_id": f"q{at}", "text": f"question {at}"} for at in range(4)]
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)), "utf-8")
     (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)), "utf-8")
     for name, lines in qrels.items():

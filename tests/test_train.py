@@ -119,17 +119,6 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(config: TrialConfig, dat
     assert rest[-1].metrics == pytest.approx(whole[-1].metrics, abs=1e-6)
 
 
-def test_an_empty_marker_as_a_power_cut_leaves_it_does_not_count(
-    config: TrialConfig, data: TrialData, tmp_path: Path
-) -> None:
-    whole = run(config, data, tmp_path / "whole")
-    (second,) = [r for r in run(config, data, tmp_path / "parts", stop_at=2) if r.rung == 2]
-    (Path(second.folder) / MARKER).write_text("")
-    rest = run(config, data, tmp_path / "parts")
-    assert [r.rung for r in rest] == [1, 2, 3]
-    assert rest[-1].metrics == pytest.approx(whole[-1].metrics, abs=1e-6)
-
-
 def test_the_untouched_base_is_one_evaluation(config: TrialConfig, data: TrialData, tmp_path: Path) -> None:
     rungs = run(config.model_copy(update={"method": "none"}), data, tmp_path)
     assert [(r.rung, r.step, r.pairs, r.trainable) for r in rungs] == [(3, 0, 0, 0)]

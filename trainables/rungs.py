@@ -60,7 +60,7 @@ class Rung:
 
 def rungs_done(folder: Path) -> list[Rung]:
     """The complete rungs in a trial's folder, in order."""
-    markers = [json.loads(path.read_text()) for path in folder.glob(f"checkpoint-*/{MARKER}") if path.stat().st_size]
+    markers = [json.loads(path.read_text()) for path in folder.glob(f"checkpoint-*/{MARKER}")]
     # The folder as it is found, not as it was written: a run that was moved still works.
     rungs = [Rung(**{**m, "folder": str(folder / f"checkpoint-{m['step']}")}) for m in markers]
     return sorted(rungs, key=lambda rung: rung.rung)
@@ -80,7 +80,7 @@ def complete_rung(rung: Rung, scores: Scores, metric: str) -> None:
         if older.rung != best.rung:
             drop_weights(Path(older.folder))
     for partial in folder.parent.glob("checkpoint-*"):
-        if not (partial / MARKER).exists() or not (partial / MARKER).stat().st_size:
+        if not (partial / MARKER).exists():
             shutil.rmtree(partial)
 
 
