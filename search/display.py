@@ -65,6 +65,6 @@ class LiveTable(tune.Callback):
                         highlight=False,
                         soft_wrap=True,
                     )
-            if {(e[0], e[2]) for e in events} != {(e[0], e[2]) for e in self._told} and any(row.rank for row in rows):
+            if {e for e in events if e[2] != "RUNNING"} - self._told:
                 self._console.print(self._study.left(), style="dim", highlight=False)
         self._told = events
