@@ -191,6 +191,8 @@ def _measures(details: Mapping[str, Any], metric: str) -> dict[str, str]:
         for name, value in (details.get(protocol) or {}).items():
             if name != "negatives":
                 lines[f"{protocol.replace('_', ' ')}: {name}"] = f"{value:.4f}"
+        if reason := details.get(f"{protocol}_left_out"):
+            lines[protocol.replace("_", " ")] = f"left out: {reason}"
     lines |= {f"{metric}, first {size} dimensions": f"{value:.4f}" for size, value in details["truncated"].items()}
     for speed in details["speed"]:
         lines[f"texts/s of {speed['tokens']} tokens"] = f"{speed['texts_per_second']:,.0f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -177,7 +178,10 @@ class RetrievalTask:
         left_out = []
         if irrelevant:
             left_out.append(f"left out {named(irrelevant)}: no grade >= 1 in qrels/{split}.tsv")
-        judged = {query for path in (folder / "qrels").glob("*.tsv") for query in _read_qrels(path)}
+        judged = set(qrels)
+        for other in (folder / "qrels").glob("*.tsv"):
+            with suppress(InputError):  # a broken split is told where it is asked for
+                judged |= _read_qrels(other).keys()
         if unjudged := [query for query in texts if query not in judged]:
             left_out.append(f"left out {named(unjudged)}: no split judges them")
         return cls(

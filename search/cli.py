@@ -159,7 +159,7 @@ def benchmark(
     for shown in (table.rich(), *table.rich_details()):
         console.print(shown)
     for note in table.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 @cli.group()

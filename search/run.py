@@ -22,7 +22,7 @@ from search.cluster_check import require_shared_storage
 from search.console import make_console
 from search.disk import require_writable
 from search.display import LiveTable
-from search.leaderboard import Row, as_table, leaderboard, write_leaderboard
+from search.leaderboard import LEADERBOARD, Row, as_table, leaderboard, write_leaderboard
 from search.promote import BENCHMARK, BEST, promote
 from search.run_folder import STAND_INS, Staging, locked
 from search.smoke import smoke_spec
@@ -58,6 +58,7 @@ def run_search(
     run = (runs / spec.name).resolve()
     with locked(run), Staging(spec, run, resume) as staging:
         seconds: dict[str, float] = {}
+        settled = False
         with _timed(seconds, "data"):
             staging.prepare(console)
         with _timed(seconds, "ray"), console.status("Starting Ray" if address is None else f"Joining {address}"):
@@ -66,9 +67,11 @@ def run_search(
             concurrent = concurrency(spec, autoscaled=address is not None)
             require_shared_storage(runs)
             staging.settle(console)
+            settled = True
             return _search(Study(run, spec, concurrent), run, concurrent, seconds, console)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
-            console.print(f"[yellow]Stopped.[/] {_how_to_go_on()}", highlight=False, soft_wrap=True)
+            hint = _how_to_go_on() if settled else "The search had not begun; nothing was changed."
+            console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
             return 1
         finally:
             ray.shutdown()
@@ -77,7 +80,8 @@ def run_search(
 def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float], console: Console) -> int:
     spec = study.spec
     if not study.exhausted() or study.unfinished():
-        (run / BENCHMARK).unlink(missing_ok=True)  # of an earlier end of this search, which goes on now
+        for stale in (BENCHMARK, LEADERBOARD):  # of an earlier end of this search, which goes on now
+            (run / stale).unlink(missing_ok=True)
         _announce(spec, run, concurrent, console)
         with _timed(seconds, "trials"), LiveTable(study, console) as table:
             make_tuner(spec, run, study, [table], concurrent).fit()
@@ -146,7 +150,8 @@ def _report(run: Path, console: Console) -> None:
 def _how_to_go_on() -> str:
     """What to type after a stop."""
     own = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return f"To go on: [bold]{escape(shlex.join(['embtune', *own, '--resume']))}[/]"
+    program = [sys.argv[0]] if Path(sys.argv[0]).name == "embtune" else [sys.executable, "-m", "search"]
+    return f"To go on: [bold]{escape(shlex.join([*program, *own, '--resume']))}[/]"
 
 
 def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:

@@ -136,8 +136,8 @@ def _unlike(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lines = [] if recorded["data_hash"] == now["data_hash"] else ["the data"]
     for key in ("base_commits", "versions"):
         for name, before in recorded[key].items():
-            if before != now[key].get(name):
-                lines.append(f"{name} was {before}, is {now[key].get(name)}")
+            if name in now[key] and before != now[key][name]:  # --base may have put another base in its place
+                lines.append(f"{name} was {before}, is {now[key][name]}")
     return lines
 
 
@@ -146,7 +146,7 @@ def _all_failed(run: Path) -> bool:
     if not (run / LEADERBOARD).exists():
         return False
     _, rows = read_leaderboard(run)
-    return all(row.state not in ("RUNNING", "COMPLETE") for row in rows)
+    return bool(rows) and all(row.state not in ("RUNNING", "COMPLETE") for row in rows)
 
 
 def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> None:

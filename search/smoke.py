@@ -48,7 +48,7 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     except InputError as error:
         raise InputError(f"--smoke: {error}") from None
     first = [{"base": path} for path in paths.values()] if len(paths) > 1 else []
-    return spec.model_copy(
+    smoke = spec.model_copy(
         update={
             "name": f"{spec.name}-smoke",
             "data": spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)}),
@@ -58,6 +58,8 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
             "budget": spec.budget.model_copy(update={"trials": max(MAX_TRIALS, len(first)), "hours": None}),
         }
     )
+    smoke._record = {}  # other models and fewer rows: there is nothing to hold against a recorded run
+    return smoke
 
 
 def _texts(spec: SearchSpec) -> Iterator[str]:

@@ -75,19 +75,27 @@ class Space:
 
     def configs(self) -> Iterator[TrialConfig]:
         """One configuration for every combination of choices and ends of ranges of the fields that decide a model's
-        size and memory; the other fields are at their first value."""
+        size and memory; the other fields are at their first value, those that exclude each other at the first that
+        goes together."""
         sized = ("base", "method", "targets", "last_n", "r", "dora", "batch_size", "max_length")
         active = [d for d in self.dimensions if d.name in sized and not d.constant]
+        exclusive = [d for d in self.dimensions if d.name in ("loss", "batches", "hard_negatives") and not d.constant]
+        others = [
+            dict(zip((d.key for d in exclusive), values, strict=True))
+            for values in itertools.product(*(d.corners() for d in exclusive))
+        ]
         seen = set()
         for combination in itertools.product(*(dimension.corners() for dimension in active)):
             values = dict(zip((d.key for d in active), combination, strict=True))
-            try:
-                config = self._assemble(lambda dim, values=values: values.get(dim.key, dim.corners()[0]))
-            except InputError:  # no trial has this combination
-                continue
-            if config not in seen:
-                seen.add(config)
-                yield config
+            for other in others:
+                try:
+                    config = self._assemble(lambda d, chosen=values | other: chosen.get(d.key, d.corners()[0]))
+                except InputError:  # no trial has this combination
+                    continue
+                if config not in seen:
+                    seen.add(config)
+                    yield config
+                break
 
     def at(self, start: Mapping[str, Any]) -> TrialConfig:
         """The configuration of a starting point; what it leaves open is at its first value."""

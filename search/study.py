@@ -50,7 +50,7 @@ class Study:
     def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1) -> None:
         self.spec = spec
         self.space = spec.parsed_space()
-        self._concurrent = concurrent
+        self._run, self._concurrent = run, concurrent
         self._journal = Journal(run / JOURNAL)
         self._storage = JournalStorage(self._journal)
         # A run that goes on under another name goes on with the study that it has.
@@ -150,7 +150,7 @@ class Study:
             if stopped:
                 self._study.tell(trial, state=TrialState.PRUNED)
         if stopped:
-            keep_best(Path(record["folder"]).parent, self.spec.metric)  # it never goes on
+            self._tidy(record)  # it never goes on
         return stopped
 
     def complete(self, number: int) -> None:
@@ -175,7 +175,11 @@ class Study:
             self._live[number].set_user_attr("failure", reason)
             self._study.tell(self._live[number], state=TrialState.FAIL)
         if frozen.last_step is not None:
-            keep_best(Path(frozen.user_attrs[f"rung_{frozen.last_step}"]["folder"]).parent, self.spec.metric)
+            self._tidy(frozen.user_attrs[f"rung_{frozen.last_step}"])
+
+    def _tidy(self, record: Mapping[str, Any]) -> None:
+        """Keep the best rung's weights of the trial whose rung this is, in the run's folder as it is found."""
+        keep_best(self._run / "tune" / Path(record["folder"]).parent.name, self.spec.metric)
 
     def _ended(self) -> int:
         return sum(t.state.is_finished() for t in self.trials)

@@ -49,7 +49,7 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
                 style="bold" if metric == benchmark["metric"] else "",
             )
         console.print(table)
-        for line in part["left_out"]:
+        for line in part.get("left_out", ()):  # runs of earlier versions do not say
             console.print(line, style="dim", highlight=False, markup=False)
     if OLD_TEST in benchmark:
         console.print(forgetting(benchmark), highlight=False)

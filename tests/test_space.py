@@ -69,6 +69,11 @@ def test_configs_cover_every_size_once() -> None:
     assert sorted((c.targets, c.r) for c in configs) == [("qkv", 8), ("qkv", 16), ("qv", 8), ("qv", 16)]
 
 
+def test_a_space_whose_first_values_exclude_each_other_is_sized_by_what_goes_together() -> None:
+    section = {**BASIC, "loss": ["gist", "mnrl"], "batches": ["mined", "in_batch"], "hard_negatives": 3}
+    assert {(c.loss, c.batches) for c in Space.parse(section, seed=0).configs()} == {("gist", "in_batch")}
+
+
 def test_a_starting_point_becomes_the_studys_parameters() -> None:
     space = Space.parse(BASIC, seed=0)
     point = space.point({"targets": "qkv", "r": 8, "lr": 5e-5}, "start[0]")

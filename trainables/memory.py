@@ -176,8 +176,8 @@ def fit_to_memory(
 
 
 def _texts(config: TrialConfig) -> int:
-    """Texts of a pair: anchor, positive, mined negatives."""
-    return 2 + (config.hard_negatives if config.batches == "mined" else 0)
+    """Texts of a pair: anchor, positive, and negatives, mined or asked for beyond the default."""
+    return 2 + (config.hard_negatives if config.batches == "mined" or config.hard_negatives > 1 else 0)
 
 
 def _tokens(config: TrialConfig, base: ResolvedBase) -> tuple[int, int]:
