@@ -74,7 +74,7 @@ def complete_rung(rung: Rung, scores: Scores, metric: str) -> None:
     _to_disk(folder)
     write_whole(folder / MARKER, json.dumps(asdict(rung)))
     done = rungs_done(folder.parent)
-    best = _best(done, metric)
+    best = best_of(done, metric)
     for older in done[:-1]:
         drop_resume_state(Path(older.folder))
         if older.rung != best.rung:
@@ -87,14 +87,14 @@ def complete_rung(rung: Rung, scores: Scores, metric: str) -> None:
 def keep_best(folder: Path, metric: str) -> None:
     """Tidy the folder of a trial that has ended: of its weights, those of its best rung stay."""
     done = rungs_done(folder)
-    best = _best(done, metric) if done else None
+    best = best_of(done, metric) if done else None
     for rung in done:
         drop_resume_state(Path(rung.folder))
         if rung is not best:
             drop_weights(Path(rung.folder))
 
 
-def _best(done: list[Rung], metric: str) -> Rung:
+def best_of(done: list[Rung], metric: str) -> Rung:
     """The rung with the best score, the earliest of equals."""
     return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
 

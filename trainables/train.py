@@ -26,7 +26,7 @@ from trainables.losses import make_loss
 from trainables.memory import fit_to_memory
 from trainables.model import build_model, training_prompts
 from trainables.precision import Precision, resolve_attention, resolve_device, resolve_precision
-from trainables.rungs import Rung, complete_rung, keep_best, rungs_done
+from trainables.rungs import Rung, best_of, complete_rung, keep_best, rungs_done
 from trainables.sanity import SanityGate
 
 EVAL_BATCH = 64
@@ -88,7 +88,7 @@ def train(
             dev.measure(step=0, steps=0, pairs=0, rung=config.rungs)
         else:
             _fit(config, data, dev, model, folder, cache, precision, place, done[-1] if done else None)
-    return max(lead(end), key=lambda rung: (rung.metrics[metric], -rung.rung))
+    return best_of(lead(end), metric)
 
 
 def _fitted(config: TrialConfig, place: torch.device, precision: Precision, memory: int | None) -> TrialConfig:
