@@ -336,6 +336,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from trainables.batches import batch_sampler_for, training_columns
@@ -363,6 +364,8 @@ class Keep(type(trainer.data_collator)):
 trainer.data_collator.__class__ = Keep
 trainer.train()
 Path(out, f"rank{os.environ['RANK']}.json").write_text(json.dumps(seen))
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # else a thread of gloo may outlive the interpreter and abort it
 """
 
 

@@ -83,23 +83,17 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """A head node on localhost, with token authentication, as cluster.yaml starts it."""
-    home = tmp_path_factory.mktemp("home")
-    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
-    environment.pop("RAY_ADDRESS", None)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # jobs run `embtune`
-    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
-    gcs, dashboard = free_port(), free_port()
-    start = [RAY, "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1"]
-    ray_tmp = tmp_path_factory.mktemp("r")
+def start_head(gcs: int, ray_tmp: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a head node; `environment` learns where its dashboard is."""
+    dashboard = free_port()
+    environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
     # --block keeps its processes in one group, which is ended as one: `ray stop` would end every Ray of this machine.
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [
-            *start,
+            *[RAY, "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1"],
             f"--dashboard-port={dashboard}",
             f"--dashboard-agent-listen-port={free_port()}",  # jobs go through it; another Ray here has the usual one
+            f"--ray-client-server-port={free_port()}",
             "--num-cpus=2",
             "--node-ip-address=127.0.0.1",
             f"--temp-dir={ray_tmp}",
@@ -109,11 +103,35 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
+
+
+def answers(process: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
+    """Whether the head takes jobs, within a minute and a half."""
     listed = [RAY, "job", "list", "--address", environment["TEST_DASHBOARD"]]
-    deadline = time.monotonic() + 180
-    while subprocess.run(listed, env=environment, capture_output=True, check=False).returncode:
-        assert time.monotonic() < deadline, "the head did not start"
+    deadline = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < deadline:
+        if subprocess.run(listed, env=environment, capture_output=True, check=False).returncode == 0:
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """A head node on localhost, with token authentication, as cluster.yaml starts it."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
+    environment.pop("RAY_ADDRESS", None)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # jobs run `embtune`
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    for _ in range(3):  # a port that was free may be another test's by the time Ray binds it
+        gcs = free_port()
+        process = start_head(gcs, tmp_path_factory.mktemp("r"), environment)
+        if answers(process, environment):
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=60)
+    else:
+        pytest.fail("the head did not start")
     yield f"127.0.0.1:{gcs}", environment
     os.killpg(process.pid, signal.SIGKILL)  # asked politely, they take half a minute
     process.wait(timeout=60)
