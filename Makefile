@@ -14,7 +14,7 @@ test: .venv/dev
 	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/dev
-	$(BIN)/python -m pytest -m soak -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m soak -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev
 	$(BIN)/ruff check .
