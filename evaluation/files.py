@@ -52,6 +52,18 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, row
 
 
+def text_of(where: str, row: dict[str, Any], key: str) -> str:
+    """A row's text, or its number as a text.
+
+    Raises:
+        InputError: the key is missing or holds something else.
+    """
+    value = row.get(key)
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise InputError(f"{where}: key {key!r} is {value!r}, expected a text")
+    return str(value)
+
+
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Each line of a UTF-8 text with "file:line"; a byte order mark before the first is passed over.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.errors import InputError
-from evaluation.files import read_jsonl, read_lines, write_whole
+from evaluation.files import read_jsonl, read_lines, text_of, write_whole
 
 Protocol = Literal["concept", "definition"]
 BEIR_SPLITS = ("test", "dev", "validation", "train")  # the order in which load_beir looks for a split
@@ -161,13 +161,13 @@ class RetrievalTask:
         split = _choose_split(folder, split)
         corpus: dict[str, str] = {}
         for where, row in read_jsonl(folder / "corpus.jsonl"):
-            text = f"{row.get('title') or ''} {_text(where, row, 'text')}".strip()
-            _add_once(where, corpus, _text(where, row, "_id"), text)
+            text = f"{row.get('title') or ''} {text_of(where, row, 'text')}".strip()
+            _add_once(where, corpus, text_of(where, row, "_id"), text)
         texts: dict[str, str] = {}
         all_groups: dict[str, str] = {}
         for where, row in read_jsonl(folder / "queries.jsonl"):
-            query = _text(where, row, "_id")
-            _add_once(where, texts, query, _text(where, row, "text"))
+            query = text_of(where, row, "_id")
+            _add_once(where, texts, query, text_of(where, row, "text"))
             metadata = row.get("metadata")
             if isinstance(metadata, dict) and "group" in metadata:
                 all_groups[query] = str(metadata["group"])
@@ -178,11 +178,13 @@ class RetrievalTask:
         left_out = []
         if irrelevant:
             left_out.append(f"left out {named(irrelevant)}: no grade >= 1 in qrels/{split}.tsv")
-        judged = set(qrels)
+        unjudged = [query for query in texts if query not in qrels]
         for other in (folder / "qrels").glob("*.tsv"):
-            with suppress(InputError):  # a broken split is told where it is asked for
-                judged |= _read_qrels(other).keys()
-        if unjudged := [query for query in texts if query not in judged]:
+            if unjudged and other.stem != split:
+                with suppress(InputError):  # a broken split is told where it is asked for
+                    judged = _read_qrels(other)
+                    unjudged = [query for query in unjudged if query not in judged]
+        if unjudged:
             left_out.append(f"left out {named(unjudged)}: no split judges them")
         return cls(
             name=f"{folder.name}/{split}",
@@ -281,13 +283,6 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
             ) from None
         qrels.setdefault(query, {})[passage] = grade
     return qrels
-
-
-def _text(where: str, row: dict[str, Any], key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, (str, int)) or isinstance(value, bool):
-        raise InputError(f"{where}: key {key!r} is {value!r}, expected a text")
-    return str(value)
 
 
 def _add_once(where: str, texts: dict[str, str], key: str, text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.errors import InputError
-from evaluation.files import read_jsonl
+from evaluation.files import read_jsonl, text_of
 from evaluation.task import BEIR_SPLITS, Protocol, RetrievalTask, fold, named
 
 
@@ -58,9 +58,9 @@ def load_pairs(
         label = f"{label}/{split}"
 
     key = next((name for name in ("cluster_id", "concept") if name in rows[0][1]), None)
-    anchors = [_text(where, row, "anchor") for where, row in rows]
-    positives = [_text(where, row, "positive") for where, row in rows]
-    concepts = [_text(where, row, key) if key else fold(str(row["positive"])) for where, row in rows]
+    anchors = [text_of(where, row, "anchor") for where, row in rows]
+    positives = [text_of(where, row, "positive") for where, row in rows]
+    concepts = [text_of(where, row, key) if key else fold(str(row["positive"])) for where, row in rows]
     kinds = [row.get("kind") for _, row in rows]
     if "definition" in protocols and "definition" not in kinds:
         raise InputError(f"{path}: the definition protocol needs rows whose kind is definition, found none")
@@ -84,10 +84,3 @@ def _negatives(where: str, row: dict[str, Any]) -> list[str]:
     if not all(isinstance(negative, str) for negative in negatives):
         raise InputError(f"{where}: key 'negative' is {value!r}, expected a text or a list of texts")
     return negatives
-
-
-def _text(where: str, row: dict[str, Any], key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, (str, int)) or isinstance(value, bool):
-        raise InputError(f"{where}: key {key!r} is {value!r}, expected a text")
-    return str(value)

@@ -65,6 +65,11 @@ class Space:
         between = tuple(Constraint.parse(text, f"constraints[{i}]") for i, text in enumerate(constraints))
         return cls(tuple(_ordered(by_name)), seed, between)
 
+    @property
+    def rungs(self) -> int:
+        """Dev evaluations of a whole trial; the same for all trials."""
+        return next((int(d.values[0]) for d in self.dimensions if d.name == "rungs"), int(default("rungs")))
+
     def sample(self, trial: optuna.Trial) -> TrialConfig:
         """Ask the study's sampler for one configuration.
 

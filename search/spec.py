@@ -212,9 +212,9 @@ def _checked(spec: SearchSpec) -> SearchSpec:
             f"pruner.name: {spec.pruner.name} beside minimize: with two objectives no trial is worse than another "
             "before its end; expected none"
         )
-    if spec.pruner.name == "patient" and spec.pruner.patience > (most := _rungs(space) - 3):
+    if spec.pruner.name == "patient" and spec.pruner.patience > (most := space.rungs - 3):
         raise InputError(
-            f"pruner.patience: {spec.pruner.patience} with {_rungs(space)} rungs forgives every rung at which a trial "
+            f"pruner.patience: {spec.pruner.patience} with {space.rungs} rungs forgives every rung at which a trial "
             f"could be stopped; expected at most {max(most, 0)}, and 3 rungs or more"
         )
     if spec.start_from is not None:
@@ -240,10 +240,6 @@ def _checked(spec: SearchSpec) -> SearchSpec:
                 "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
             )
     return spec
-
-
-def _rungs(space: Space) -> int:
-    return next((int(d.values[0]) for d in space.dimensions if d.name == "rungs"), int(default("rungs")))
 
 
 def _shared_out(space: Space, workers: int) -> None:

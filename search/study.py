@@ -86,8 +86,7 @@ class Study:
     @property
     def rungs(self) -> int:
         """Dev evaluations of a whole trial; the same for all trials."""
-        fixed = {d.name: d.values[0] for d in self.space.dimensions if d.constant}
-        return int(fixed.get("rungs", TrialConfig.model_fields["rungs"].default))
+        return self.space.rungs
 
     @property
     def trials(self) -> list[FrozenTrial]:
