@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -84,26 +85,27 @@ def free_port() -> int:
         return port
 
 
-def start_head(gcs: int, ray_tmp: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a head node; `environment` learns where its dashboard is."""
+def start_head(gcs: int, ray_tmp: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a head node that prints into ray_tmp/head.log; `environment` learns where its dashboard is."""
     dashboard = free_port()
     environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
     # --block keeps its processes in one group, which is ended as one: `ray stop` would end every Ray of this machine.
-    return subprocess.Popen(
-        [
-            *[RAY, "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1"],
-            f"--dashboard-port={dashboard}",
-            f"--dashboard-agent-listen-port={free_port()}",  # jobs go through it; another Ray here has the usual one
-            f"--ray-client-server-port={free_port()}",
-            "--num-cpus=2",
-            "--node-ip-address=127.0.0.1",
-            f"--temp-dir={ray_tmp}",
-        ],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with Path(ray_tmp, "head.log").open("wb") as log:
+        return subprocess.Popen(
+            [
+                *[RAY, "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1"],
+                f"--dashboard-port={dashboard}",
+                f"--dashboard-agent-listen-port={free_port()}",  # for jobs; another Ray here has the usual one
+                f"--ray-client-server-port={free_port()}",
+                "--num-cpus=2",
+                "--node-ip-address=127.0.0.1",
+                f"--temp-dir={ray_tmp}",
+            ],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def answers(process: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
@@ -124,19 +126,22 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     environment.pop("RAY_ADDRESS", None)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # jobs run `embtune`
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
-    for _ in range(3):  # a port that was free may be another test's by the time Ray binds it
-        gcs = free_port()
-        process = start_head(gcs, tmp_path_factory.mktemp("r"), environment)
-        if answers(process, environment):
-            break
-        with suppress(ProcessLookupError):  # it ended by itself
-            os.killpg(process.pid, signal.SIGKILL)
+    with ExitStack() as folders:
+        for _ in range(3):  # a port that was free may be another test's by the time Ray binds it
+            gcs = free_port()
+            # Short, unlike pytest's: Ray puts sockets there, whose paths may have 107 bytes.
+            ray_tmp = folders.enter_context(TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True))
+            process = start_head(gcs, ray_tmp, environment)
+            if answers(process, environment):
+                break
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=60)
+        else:
+            pytest.fail("the head did not start:\n" + Path(ray_tmp, "head.log").read_text(encoding="utf-8"))
+        yield f"127.0.0.1:{gcs}", environment
+        os.killpg(process.pid, signal.SIGKILL)  # asked politely, they take half a minute
         process.wait(timeout=60)
-    else:
-        pytest.fail("the head did not start")
-    yield f"127.0.0.1:{gcs}", environment
-    os.killpg(process.pid, signal.SIGKILL)  # asked politely, they take half a minute
-    process.wait(timeout=60)
 
 
 def embtune(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
