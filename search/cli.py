@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -247,15 +248,15 @@ def stop(job: str, address: str) -> None:
     click.echo("stopping" if stopping else "it had ended already")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: bad input is one line and exit code 2, a failure one line and exit code 1.
 
-    EMBTUNE_TRACEBACK=1 in the environment shows where a failure came from.
+    EMBTUNE_TRACEBACK=1 in the environment shows where a failure came from. Without `arguments`, those of the process.
     """
     from evaluation.errors import InputError
 
     try:
-        cli.main(standalone_mode=False)
+        cli.main(arguments, standalone_mode=False)
     except click.UsageError as error:
         error.show()
         sys.exit(2)

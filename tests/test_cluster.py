@@ -21,6 +21,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from search.cluster_check import room, startable_nodes
 from search.spec import ResourcesSpec
+from tests.command import embtune, embtune_here
 from tests.conftest import TinyBase
 from tests.toy import write_spec
 
@@ -144,24 +145,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         process.wait(timeout=60)
 
 
-def embtune(arguments: list[str], environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "search", *arguments],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def test_a_search_runs_on_a_running_cluster(
     head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path
 ) -> None:
     address, environment = head
     spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 2}, space={"rungs": 2})
-    done = embtune(["search", str(spec), "--address", address], environment, tmp_path)
+    done = embtune("search", spec, "--address", address, cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "runs" / "toy" / "leaderboard.json").read_text())["rows"]
     assert sorted(row["trial"] for row in rows) == [0, 1]
@@ -170,7 +159,7 @@ def test_a_search_runs_on_a_running_cluster(
     )
     assert status.returncode == 0, status.stderr  # the cluster outlives the search
     too_much = write_spec(tmp_path, tiny_base("bert"), name="big", resources={"cpus": 64})
-    refused = embtune(["search", str(too_much), "--address", address], environment, tmp_path)
+    refused = embtune("search", too_much, "--address", address, cwd=tmp_path, environment=environment)
     assert refused.returncode == 2
     assert "the cluster's nodes have 2 CPUs and 0 GPUs" in refused.stderr
 
@@ -179,21 +168,24 @@ def test_a_search_is_submitted_followed_and_stopped_as_a_job(
     head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path
 ) -> None:
     _, environment = head
-    at = ["--address", environment["TEST_DASHBOARD"]]
+
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return embtune(*arguments, "--address", environment["TEST_DASHBOARD"], cwd=tmp_path, environment=environment)
+
     spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 200}, pruner={"name": "none"})
-    submitted = embtune(["submit", str(spec), *at, "--runs", str(tmp_path / "runs")], environment, tmp_path)
+    submitted = call("submit", spec, "--runs", tmp_path / "runs")
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.split()[0]
     deadline = time.monotonic() + 300
-    while "trial 0: rung 1" not in (logs := embtune(["logs", job, *at], environment, tmp_path).stdout):
+    while "trial 0: rung 1" not in (logs := call("logs", job).stdout):
         assert time.monotonic() < deadline, logs
         time.sleep(1)
-    assert "RUNNING" in embtune(["status", job, *at], environment, tmp_path).stdout
-    assert embtune(["stop", job, *at], environment, tmp_path).stdout == "stopping\n"
-    while "STOPPED" not in (status := embtune(["status", job, *at], environment, tmp_path).stdout):
+    assert "RUNNING" in call("status", job).stdout
+    assert call("stop", job).stdout == "stopping\n"
+    while "STOPPED" not in (status := call("status", job).stdout):
         assert time.monotonic() < deadline, status
         time.sleep(1)
-    unknown = embtune(["status", "no-such-job", *at], environment, tmp_path)
+    unknown = call("status", "no-such-job")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     assert job in unknown.stderr
 
@@ -203,6 +195,6 @@ def test_a_wrong_address_is_one_line(tiny_base: TinyBase, tmp_path: Path) -> Non
         ("localhost", "expected the dashboard's address"),
         ("http://127.0.0.1:9", "no Ray dashboard"),
     ):
-        refused = embtune(["status", "job", "--address", address], dict(os.environ), tmp_path)
+        refused = embtune_here("status", "job", "--address", address, cwd=tmp_path)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
         assert message in refused.stderr

@@ -22,9 +22,9 @@ from ray import tune
 from search.spec import load_spec
 from search.study import Study
 from search.tuner import connect
+from tests.command import EMBTUNE, embtune_here
 from tests.conftest import TinyBase
 from tests.drive import drive
-from tests.test_search import EMBTUNE, embtune
 from tests.toy import write_spec
 from trainables.data import prepare
 from trainables.rungs import rungs_done
@@ -182,7 +182,7 @@ def test_a_driver_killed_ten_times_reaches_the_same_result(
 
 def test_an_unwritable_folder_is_one_line(spec: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    refused = embtune("search", spec, "--runs", tmp_path / "file" / "runs", cwd=tmp_path)
+    refused = embtune_here("search", spec, "--runs", tmp_path / "file" / "runs", cwd=tmp_path)
     assert refused.returncode == 2
     assert "cannot be written" in refused.stderr
     assert refused.stderr.count("\n") == 1
@@ -197,7 +197,6 @@ def test_ctrl_c_stops_cleanly_once_and_now_twice(spec: Path, tmp_path: Path, tim
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     journal = tmp_path / "runs" / "toy" / "study.journal"
     deadline = time.monotonic() + 240

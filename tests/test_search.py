@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,9 @@ from search.console import make_console
 from search.leaderboard import read_leaderboard
 from search.run_folder import Staging
 from search.spec import load_spec
+from tests.command import EMBTUNE, embtune, embtune_here
 from tests.conftest import TinyBase
 from tests.toy import DEMO, write_spec
-
-EMBTUNE = [sys.executable, "-m", "search"]
-
-
-def embtune(*arguments: str | Path, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*EMBTUNE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
-    )
 
 
 def journal(run: Path) -> optuna.Study:
@@ -71,7 +63,7 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     killed = journal(run).trials
-    refused = embtune("search", spec, cwd=folder)
+    refused = embtune_here("search", spec, cwd=folder)
     finished = embtune("search", spec, "--resume", cwd=folder)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return Done(folder, run, killed, refused, finished.stdout)
@@ -152,21 +144,21 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
 
 
 def test_the_leaderboard_command_prints_json_and_csv(done: Done) -> None:
-    shown = embtune("leaderboard", done.run, "--json", cwd=done.folder)
+    shown = embtune_here("leaderboard", done.run, "--json", cwd=done.folder)
     assert json.loads(shown.stdout)["rows"][0]["rank"] == 1
-    as_csv = embtune("leaderboard", done.run, "--csv", cwd=done.folder).stdout.splitlines()
+    as_csv = embtune_here("leaderboard", done.run, "--csv", cwd=done.folder).stdout.splitlines()
     assert len(as_csv) == 1 + len(read_leaderboard(done.run)[1])
     assert "ndcg@10" in as_csv[0]
 
 
 def test_export_writes_the_best_and_a_chosen_trial(done: Done, tmp_path: Path) -> None:
-    assert embtune("export", done.run, tmp_path / "a", cwd=done.folder).returncode == 0
+    assert embtune_here("export", done.run, tmp_path / "a", cwd=done.folder).returncode == 0
     assert SentenceTransformer(str(tmp_path / "a")).encode_query("DGFiP").shape == (32,)
     other = read_leaderboard(done.run)[1][1].trial
-    exported = embtune("export", done.run, tmp_path / "b", "--trial", str(other), cwd=done.folder)
+    exported = embtune_here("export", done.run, tmp_path / "b", "--trial", str(other), cwd=done.folder)
     assert exported.returncode == 0, exported.stderr
     assert json.loads((tmp_path / "b" / "embtune.json").read_text())["trial"] == other
-    again = embtune("export", done.run, tmp_path / "a", cwd=done.folder)
+    again = embtune_here("export", done.run, tmp_path / "a", cwd=done.folder)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "exists already" in again.stderr
 
@@ -176,7 +168,7 @@ def test_a_search_that_is_over_resumes_to_more_trials_and_refuses_another_space(
     before = {t.number: t.intermediate_values for t in journal(done.run).trials}
     other = spec.read_text().replace("batch_size: 16", "batch_size: 8")
     (done.folder / "other.yaml").write_text(other)
-    refused = embtune("search", "other.yaml", "--resume", cwd=done.folder)
+    refused = embtune_here("search", "other.yaml", "--resume", cwd=done.folder)
     assert refused.returncode == 2
     assert "space.batch_size was 16 and is now 8" in refused.stderr
     spec.write_text(spec.read_text().replace("trials: 5", "trials: 6"))
@@ -227,7 +219,7 @@ def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path:
     spec = write_spec(tmp_path, tiny_base("bert"))
     (tmp_path / "runs").mkdir()
     with FileLock(tmp_path / "runs" / ".toy.lock"):
-        refused = embtune("search", spec, cwd=tmp_path)
+        refused = embtune_here("search", spec, cwd=tmp_path)
     assert refused.returncode == 2
     assert "another `embtune search` is at work" in refused.stderr
 
@@ -250,7 +242,7 @@ def test_a_wrong_search_is_one_line_and_exit_code_2(
     tiny_base: TinyBase, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     spec = write_spec(tmp_path, tiny_base("bert"), **change)
-    refused = embtune("search", spec, cwd=tmp_path)
+    refused = embtune_here("search", spec, cwd=tmp_path)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert message in refused.stderr
     assert refused.stderr.count("\n") == 1
