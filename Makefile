@@ -37,6 +37,6 @@ clean:
 	$(PIP) install -q -c constraints.txt -e '.[demo]'
 	touch $@
 
-.venv/dev: .venv/demo
+.venv/dev: pyproject.toml constraints.txt .venv/torch
 	$(PIP) install -q -c constraints.txt -e '.[demo,dev]'
-	touch $@
+	touch .venv/demo $@

@@ -145,6 +145,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         process.wait(timeout=60)
 
 
+@pytest.mark.soak
 def test_a_search_runs_on_a_running_cluster(
     head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_search_runs_on_a_running_cluster(
     assert "the cluster's nodes have 2 CPUs and 0 GPUs" in refused.stderr
 
 
+@pytest.mark.soak
 def test_a_search_is_submitted_followed_and_stopped_as_a_job(
     head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path
 ) -> None:

@@ -224,6 +224,15 @@ def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path:
     assert "another `embtune search` is at work" in refused.stderr
 
 
+def test_an_unwritable_folder_is_one_line(tiny_base: TinyBase, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, tiny_base("bert"))
+    (tmp_path / "file").write_text("no folder")
+    refused = embtune_here("search", spec, "--runs", tmp_path / "file" / "runs", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "cannot be written" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
