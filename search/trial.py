@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from search.disk import unwritable
+from search.memory_kills import KILLS
 from search.optuna_bridge import FAILURE, HALT, NUMBER
 from search.spec import ResourcesSpec
 
@@ -74,7 +75,11 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
 
     try:
         train_in_memory(
-            TrialConfig.model_validate(config["trial"]), attempt, smaller=smaller, workers=resources.workers
+            TrialConfig.model_validate(config["trial"]),
+            attempt,
+            smaller=smaller,
+            workers=resources.workers,
+            kills=config.get(KILLS, 0),
         )
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), "rung": 0})

@@ -13,6 +13,7 @@ from ray import tune
 
 from evaluation.errors import InputError
 from search.cluster_check import capacity
+from search.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
 from search.optuna_bridge import NUMBER, bridge
 from search.spec import SearchSpec
 from search.study import Study
@@ -84,6 +85,7 @@ def make_tuner(
     spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.Callback], concurrent: int
 ) -> tune.Tuner:
     """A Tuner for the trials that the study still has to run."""
+    take_memory_kills_for_deaths()
     searcher, stopper = bridge(study)
     trainable = partial(run_trial, run=str(run), metric=spec.metric, resources=spec.resources)
     trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
@@ -104,7 +106,7 @@ def make_tuner(
             name="tune",
             storage_path=str(run),
             stop=stopper,
-            callbacks=callbacks,
+            callbacks=[CountMemoryKills(), *callbacks],
             failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,

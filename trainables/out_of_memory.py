@@ -22,6 +22,7 @@ def train_in_memory(
     *,
     smaller: Callable[[int], None] = lambda tokens: None,
     workers: int = 1,
+    kills: int = 0,
 ) -> None:
     """Train, and once more with a cached loss over micro-batches (arXiv 2101.06983) when memory runs out.
 
@@ -32,26 +33,32 @@ def train_in_memory(
         attempt: trains what it is given, with `train`.
         smaller: told the tokens of a micro-batch before the second try.
         workers: processes that share out the batch.
+        kills: tries of this trial before, in processes that were killed for the memory they took.
 
     Raises:
         TrialFailed: the memory does not suffice for micro-batches either; and what `attempt` raises.
     """
-    try:
-        return attempt(config)
-    except Exception as error:
-        if not is_out_of_memory(error) or config.method == "none":
-            raise
-        reason = first_line(error)[:200]
+    reason = "the process was killed"
+    if not kills or config.method == "none":
+        try:
+            return attempt(config)
+        except Exception as error:
+            if not is_out_of_memory(error) or config.method == "none":
+                raise
+            reason = first_line(error)[:200]
     # Only now: the exception held the frames, and they the tensors.
     gc.collect()
     torch.cuda.empty_cache()
     tokens = micro_batch(config, workers)
+    failed = TrialFailed(f"out of memory, with micro-batches of {tokens} tokens too: {reason}", config)
+    if kills > 1:
+        raise failed
     smaller(tokens)
     try:
         attempt(config.model_copy(update={"micro_batch_tokens": tokens}))
     except Exception as error:
         if is_out_of_memory(error):
-            raise TrialFailed(f"out of memory, with micro-batches of {tokens} tokens too: {reason}", config) from None
+            raise failed from None
         raise
 
 
