@@ -45,7 +45,7 @@ class FillMemory(tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if self.left.get(number := trial.config["number"]):
             self.left[number] -= 1
-            held = []
+            held: list[bytes] = []
             while psutil.pid_exists(result["pid"]) and len(held) < 4 * AT_MOST_GIB:
                 held.append(b"\1" * 2**28)
                 time.sleep(0.1)  # the guard looks ten times a second

@@ -33,6 +33,7 @@ from trainables.bases import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.distributed import lead
 from trainables.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
+from trainables.tokens import Tokens
 
 ADAPTER = "default"
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
@@ -65,9 +66,12 @@ def build_model(
     if loaded is None:
         while len(_BASES) >= KEPT_BASES:
             _BASES.pop(next(iter(_BASES)))
-        loaded = _load(folder, base, weights, attention, place, config.trust_remote_code, cache_folder)
+        loaded = _load(folder, base, weights, attention, place, config.trust_remote_code, cache_folder), Tokens()
     _BASES[key] = loaded  # last: the most recently used
-    model = _copy_sharing_weights(loaded)
+    untouched, tokens = loaded
+    model = _copy_sharing_weights(untouched)
+    if isinstance(model[0], Transformer):
+        tokens.keep_for(model[0])
     model.prompts = {"query": base.query_prompt, "document": base.passage_prompt}
     model.default_prompt_name = None
     model.max_seq_length = base.max_length
@@ -96,7 +100,7 @@ def forget_bases() -> None:
     _BASES.clear()
 
 
-_BASES: dict[tuple[str, str, torch.dtype, str, str, bool], SentenceTransformer] = {}
+_BASES: dict[tuple[str, str, torch.dtype, str, str, bool], tuple[SentenceTransformer, Tokens]] = {}
 
 
 def _transformer(model: SentenceTransformer) -> PreTrainedModel:
