@@ -18,6 +18,8 @@ from evaluation.compare import Comparison
 from evaluation.files import write_whole
 from evaluation.retrieval import Scores
 
+WIDE = 170  # terminal columns that the table fills with all of its metrics
+
 
 @dataclass(frozen=True)
 class Row:
@@ -120,15 +122,16 @@ class BenchmarkTable:
             text += f"\n{task}\n\n{_markdown(lines)}"
         return text
 
-    def rich(self) -> Table:
-        """The table for a terminal; the notes are not in it."""
+    def rich(self, width: int = WIDE) -> Table:
+        """The table for a terminal of so many columns: without the notes, and where it is narrow one metric alone."""
+        others = width >= WIDE
         table = Table(caption=self._legend(), caption_justify="left")
-        for place, name in enumerate(self._head()):
+        for place, name in enumerate(self._head(others)):
             table.add_column(name, justify="left" if place < 2 else "right", overflow="fold")
         for before, row in zip((None, *self.rows), self.rows, strict=False):
             if before is not None and before.task != row.task:
                 table.add_section()
-            table.add_row(*self._cells(row))
+            table.add_row(*self._cells(row, others))
         return table
 
     def rich_details(self) -> list[Table]:
@@ -162,16 +165,17 @@ class BenchmarkTable:
     def _others(self) -> list[str]:
         return [name for name in (self.rows[0].scores if self.rows else ()) if name != self.metric]
 
-    def _head(self) -> list[str]:
-        return ["task", "model", self.metric, *self._others(), "base", "difference (95 % interval)", "p (Holm)"]
+    def _head(self, others: bool = True) -> list[str]:
+        names = self._others() if others else []
+        return ["task", "model", self.metric, *names, "base", "difference (95 % interval)", "p (Holm)"]
 
-    def _cells(self, row: Row) -> list[str]:
+    def _cells(self, row: Row, others: bool = True) -> list[str]:
         c = row.comparison
         return [
             row.task,
             row.model,
             f"{row.score:.4f} ± {row.standard_error:.4f}",
-            *(f"{row.scores[name]:.4f}" for name in self._others()),
+            *(f"{row.scores[name]:.4f}" for name in self._others() if others),
             f"{c.base:.4f} {row.base}" if c else (row.base or ""),
             f"{c.difference:+.4f} ({c.low:+.4f} to {c.high:+.4f})" if c else "",
             f"{row.p_holm:.4f}" if row.p_holm is not None else "",

@@ -44,7 +44,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.rstrip())
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not JSON ({error.msg}), expected one object on each line") from None
         if not isinstance(row, dict):

@@ -157,7 +157,7 @@ def benchmark(
     if plain:
         click.echo(table.json() if as_json else table.csv() if as_csv else table.markdown())
         return
-    for shown in (table.rich(), *table.rich_details()):
+    for shown in (table.rich(console.width), *table.rich_details()):
         console.print(shown)
     for note in table.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

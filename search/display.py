@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from search.leaderboard import as_table, leaderboard
+from search.leaderboard import Row, as_table, leaderboard, rate
 from search.study import Study
 
 
@@ -57,14 +57,16 @@ class LiveTable(tune.Callback):
                         f"trial {row.trial}: failed: {row.failure}", highlight=False, markup=False, soft_wrap=True
                     )
                 elif row.score is not None:
-                    config = row.config
-                    self._console.print(
-                        f"trial {row.trial}: rung {row.rung}/{row.rungs}, {self._study.spec.metric} {row.score:.4f}, "
-                        f"{row.state} ({config['method']} {config['targets']} r {config['r']} lr {config['lr']:.2g} "
-                        f"{config['batches']})",
-                        highlight=False,
-                        soft_wrap=True,
-                    )
+                    self._console.print(self._line(row), highlight=False, soft_wrap=True)
             if {e for e in events if e[2] != "RUNNING"} - self._told:
                 self._console.print(self._study.left(), style="dim", highlight=False)
         self._told = events
+
+    def _line(self, row: Row) -> str:
+        score = self._study.trial(row.trial).intermediate_values[row.rung]
+        best = f" (best {row.score:.4f} at rung {row.best_rung})" if row.best_rung < row.rung else ""
+        config = row.config
+        return (
+            f"trial {row.trial}: rung {row.rung}/{row.rungs}, {self._study.spec.metric} {score:.4f}{best}, {row.state} "
+            f"({config['method']} {config['targets']} r {config['r']} lr {rate(config['lr'])} {config['batches']})"
+        )

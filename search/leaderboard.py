@@ -25,7 +25,7 @@ TOLD = ("method", "batch_size", "epochs", "loss", "max_length")
 HEADS = {"batch_size": "batch"}
 FRONT = "* "  # before the score of a trial on the Pareto front of two objectives
 TIED = "= "  # before the score of a trial that is tied with the best
-NARROW = 100  # terminal columns that the usual fields fill
+NARROW = 110  # terminal columns that the usual fields fill
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,10 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
     caption = ", ".join(
         f"{name} {shown(rows[0].config[name])}"
         for name in TOLD
-        if rows and name not in (*differ, *USUAL) and name in rows[0].config
+        if rows and name not in (*differ, *USUAL) and rows[0].config.get(name) is not None
     )
+    if any(row.best_rung < row.rung for row in rows):
+        caption += "\nscores are of each trial's best rung, whose weights are kept"
     if sum(row.tied for row in rows) > 1:
         caption += f"\n{TIED}statistically tied with the best on dev"
     if any(row.front for row in rows):
@@ -189,7 +191,7 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
         table.add_row(
             str(row.rank or ""),
             str(row.trial),
-            *(f"{row.config['lr']:.1e}" if name == "lr" else shown(row.config.get(name)) for name in fields),
+            *(rate(row.config["lr"]) if name == "lr" else shown(row.config.get(name)) for name in fields),
             f"{row.rung}/{row.rungs}",
             score,
             state_text(row.state) + (f" {escape(row.failure[:60])}" if row.failure else ""),
@@ -214,6 +216,11 @@ def as_csv(rows: Sequence[Row]) -> str:
 def state_text(state: str) -> str:
     colour = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}[state]
     return f"[{colour}]{state}[/{colour}]"
+
+
+def rate(lr: float) -> str:
+    """A learning rate, as every table and line writes it."""
+    return f"{lr:.1e}"
 
 
 def shown(value: Any) -> str:

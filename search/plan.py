@@ -58,7 +58,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     for dimension in space.dimensions:
         table.add_row(dimension.key, escape(str(dimension)), style="" if not dimension.constant else "dim")
     console.print(table)
-    console.print(plan_table(rows, title="Configurations that differ in size"))
+    console.print(plan_table(rows, title="Configurations that differ in size", width=console.width))
     if starts:
         console.print(_start_table(starts))
     for note in plan_notes(rows):

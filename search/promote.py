@@ -148,7 +148,9 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         return
     row = next((row for row in rows if row.trial == trial), None)
     if row is None:
-        raise InputError(f"--trial {trial}: not in {run}; expected one of {', '.join(str(r.trial) for r in rows)}")
+        raise InputError(
+            f"--trial {trial}: not in {run}; expected one of {', '.join(map(str, sorted(r.trial for r in rows)))}"
+        )
     if not row.checkpoint:
         raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
     _export(run, row, dest, run.name, metric)

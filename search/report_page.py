@@ -14,7 +14,7 @@ from evaluation.compare import holm
 from search.leaderboard import Row, shown
 from search.report_data import RunData
 from search.report_plots import figures
-from search.summary import forgetting, savings
+from search.summary import forgetting, gain, savings
 from trainables.data import OLD_TEST
 
 HERE = Path(__file__).parent
@@ -54,30 +54,8 @@ def verdict(data: RunData) -> tuple[str, str]:
         best = next((row for row in data.rows if row.score is not None), None)
         so_far = f"; the best dev {data.metric} so far is {best.score:.4f}, of trial {best.trial}" if best else ""
         return "open", f"The search has not come to its benchmark yet{so_far}."
-    part = data.benchmark["protocols"][data.protocol]
-    c = part["comparisons"][data.metric]
-    sizes = f"{c['queries']:,} test queries of {c['groups']:,} concepts"
-    interval = f"95 % interval {c['low']:+.4f} to {c['high']:+.4f}"
-    if data.row is not None and data.row.config.get("method") == "none":
-        return (
-            "open",
-            f"No trial was worth its cost: the base as it is was kept ({data.metric} {c['base']:.3f} on test).",
-        )
-    if c["low"] > 0:
-        relative = f", {c['difference'] / c['base']:+.0%}" if c["base"] > 0 else ""
-        return "good", (
-            f"Fine-tuning helps: {data.metric} rises from {c['base']:.3f} to {c['other']:.3f} "
-            f"({c['difference']:+.4f}{relative}; {interval}) on {sizes} that neither training nor the search has seen."
-        )
-    if c["high"] < 0:
-        return "bad", (
-            f"Fine-tuning hurts: {data.metric} falls from {c['base']:.3f} to {c['other']:.3f} "
-            f"({c['difference']:+.4f}; {interval}) on {sizes}; keep the base."
-        )
-    return "open", (
-        f"No gain is shown: {data.metric} goes from {c['base']:.3f} to {c['other']:.3f} on {sizes}, but the {interval} "
-        "includes zero."
-    )
+    base_kept = data.row is not None and data.row.config.get("method") == "none"
+    return gain(data.benchmark, data.protocol, base_kept)
 
 
 def tests(data: RunData) -> list[dict[str, Any]]:

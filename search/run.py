@@ -108,7 +108,10 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
     benchmark = _promoted(run, spec, choice.row, seconds, console)
     if benchmark is None:
         return 1
-    print_benchmark(benchmark, console)
+    protocol = (
+        spec.data.protocol if spec.data.protocol in benchmark["protocols"] else next(iter(benchmark["protocols"]))
+    )
+    print_benchmark(benchmark, console, protocol, base_kept=choice.row.config["method"] == "none")
     print_how_to_load(run / BEST, console)
     _report(run, console)
     return 0

@@ -55,7 +55,7 @@ class Staging:
         Raises:
             InputError: the folder holds an unfinished search and --resume is missing, or is the run to continue from.
         """
-        self._spec, self._run = spec, run
+        self._spec, self._run, self._resume = spec, run, resume
         if spec.continue_from is not None and (spec.folder / spec.continue_from).resolve() == run.resolve():
             raise InputError(f"{run}: is the run that continue_from names; expected another name for the new one")
         unfinished = (run / JOURNAL).exists() and not (run / BENCHMARK).exists()
@@ -120,6 +120,8 @@ class Staging:
             (self._folder / SPEC).replace(self._run / SPEC)  # the budget may be another
             console.print(f"Going on with {self._run}", highlight=False)
             return
+        if self._resume:
+            console.print(f"[yellow]Nothing to resume in {self._run}:[/] a new search begins", highlight=False)
         if self._run.exists():
             ended = (self._run / BENCHMARK) if (self._run / BENCHMARK).exists() else self._run
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(ended.stat().st_mtime))

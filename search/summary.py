@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from search.leaderboard import Row
 from trainables.data import OLD_TEST
+
+RELEVANT = {"concept": "any passage of the concept counts", "definition": "its definition alone counts"}
 
 
 def savings(rows: Sequence[Row]) -> str:
@@ -25,9 +27,9 @@ def savings(rows: Sequence[Row]) -> str:
     )
 
 
-def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
-    """Base against best on the test part."""
-    parts = {f"Test part, protocol {protocol}": part for protocol, part in benchmark["protocols"].items()}
+def print_benchmark(benchmark: Mapping[str, Any], console: Console, protocol: str, base_kept: bool) -> None:
+    """Base against best on the test part, and what to make of it on the search's own protocol."""
+    parts = {f"Test part, protocol {name} ({RELEVANT[name]})": part for name, part in benchmark["protocols"].items()}
     if OLD_TEST in benchmark:
         parts["Test part of the run that this one continues"] = benchmark[OLD_TEST]
     for title, part in parts.items():
@@ -51,6 +53,9 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console) -> None:
         console.print(table)
         for line in part.get("left_out", ()):  # runs of earlier versions do not say
             console.print(line, style="dim", highlight=False, markup=False)
+    mood, sentence = gain(benchmark, protocol, base_kept)
+    colour = {"good": "green", "bad": "red", "open": "yellow"}[mood]
+    console.print(f"[{colour}]{sentence}[/]", highlight=False)
     if OLD_TEST in benchmark:
         console.print(forgetting(benchmark), highlight=False)
     if "optimism" in benchmark:
@@ -71,10 +76,36 @@ def forgetting(benchmark: Mapping[str, Any]) -> str:
 def optimism(benchmark: Mapping[str, Any]) -> str:
     """How much of the winner's dev score was luck of the choice, beside the base, on which nothing was chosen."""
     best, base = benchmark["optimism"]["best"], benchmark["optimism"]["base"]
+    luck = best["difference"] - base["difference"]
     return (
-        f"Optimism: the model scores {benchmark['metric']} {best['dev']:.4f} on dev, which chose it, and "
-        f"{best['test']:.4f} on test: {best['difference']:+.4f}; its base, chosen on neither, {base['dev']:.4f} and "
-        f"{base['test']:.4f}: {base['difference']:+.4f}."
+        f"Optimism: from dev, which chose the model, to test its {benchmark['metric']} goes from {best['dev']:.4f} to "
+        f"{best['test']:.4f}, that of its base, which nothing chose, from {base['dev']:.4f} to {base['test']:.4f}: dev "
+        + (f"flatters the choice by {luck:.4f}." if luck > 0 else "does not flatter the choice.")
+    )
+
+
+def gain(benchmark: Mapping[str, Any], protocol: str, base_kept: bool) -> tuple[Literal["good", "bad", "open"], str]:
+    """Whether fine-tuning was worth it, in one sentence."""
+    metric = benchmark["metric"]
+    c = benchmark["protocols"][protocol]["comparisons"][metric]
+    sizes = f"{c['queries']:,} test queries of {c['groups']:,} concepts"
+    interval = f"95 % interval {c['low']:+.4f} to {c['high']:+.4f}"
+    if base_kept:
+        return "open", f"No trial was worth its cost: the base as it is was kept ({metric} {c['base']:.3f} on test)."
+    if c["low"] > 0:
+        relative = f", {c['difference'] / c['base']:+.0%}" if c["base"] > 0 else ""
+        return "good", (
+            f"Fine-tuning helps: {metric} rises from {c['base']:.3f} to {c['other']:.3f} "
+            f"({c['difference']:+.4f}{relative}; {interval}) on {sizes} that neither training nor the search has seen."
+        )
+    if c["high"] < 0:
+        return "bad", (
+            f"Fine-tuning hurts: {metric} falls from {c['base']:.3f} to {c['other']:.3f} "
+            f"({c['difference']:+.4f}; {interval}) on {sizes}; keep the base."
+        )
+    return "open", (
+        f"No gain is shown: {metric} goes from {c['base']:.3f} to {c['other']:.3f} on {sizes}, but the {interval} "
+        "includes zero."
     )
 
 

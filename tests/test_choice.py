@@ -85,7 +85,7 @@ def test_the_cheapest_of_the_tied_is_kept_then_the_shorter_then_the_better(noisy
     cheap = choose([first, replace(second, trainable=50), replace(worse, trainable=1), replace(pruned, trainable=1)])
     assert cheap is not None
     assert cheap.row.trial == second.trial  # neither the trial that is not tied nor the one without a whole training
-    assert f"Trials {first.trial} and {second.trial} are statistically tied" in cheap.reason
+    assert f"Complete trials {first.trial} and {second.trial} are statistically tied" in cheap.reason
     assert "50 trainable parameters" in cheap.reason
     assert f"rather than trial {first.trial}" in cheap.reason
     shorter = choose([first, replace(second, steps=4), worse])

@@ -186,7 +186,7 @@ def resolve_base(config: TrialConfig) -> ResolvedBase:
     if figures is None:
         raise InputError(
             f"base: nothing is known of {base}: no local folder, not in the cache, not reachable on the hub, "
-            f"and not one of the families {', '.join(f.name for f in FAMILIES)}"
+            f"and not one of the families {', '.join(f.name for f in FAMILIES)}; the demo's is {hub.DEMO_BASE}"
         )
     facts = _Facts(base)
     query, passage = _own_prompts(base, revision)

@@ -16,6 +16,7 @@ import numpy as np
 from evaluation.files import write_whole
 from trainables.config import TrialConfig
 from trainables.merge import merged_model, trained_model
+from trainables.model import no_bars
 from trainables.reload import embed_both
 from trainables.rungs import ADAPTER
 
@@ -57,7 +58,10 @@ def export_model(
     expected_ND = embed_both(trained_model(config, checkpoint), probe)
     aside = Path(tempfile.mkdtemp(prefix=f".{dest.name}-", dir=dest.parent))
     try:
-        merged_model(config, checkpoint).save_pretrained(str(aside), create_model_card=False, safe_serialization=True)
+        with no_bars():
+            merged_model(config, checkpoint).save_pretrained(
+                str(aside), create_model_card=False, safe_serialization=True
+            )
         if config.method == "lora":
             (aside / "adapter").mkdir()
             for name in (ADAPTER, "adapter_config.json"):

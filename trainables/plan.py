@@ -80,48 +80,47 @@ def optimizer_steps(config: TrialConfig, train_pairs: int) -> int:
     return max(config.rungs, math.ceil(config.epochs * math.ceil(train_pairs / config.batch_size)))
 
 
-def plan_table(rows: Sequence[PlanRow], title: str | None = None) -> Table:
-    """The plan for a terminal."""
+def plan_table(rows: Sequence[PlanRow], title: str | None = None, width: int = 140) -> Table:
+    """The plan for a terminal of so many columns: a narrow one is shown what tells configurations apart."""
+    left_out = {"all", "share"} if width < 118 else set()
+    if width < 95:
+        left_out |= {"length", "steps"}
     table = Table(title=title, title_justify="left")
-    for name, right in (
-        ("base", False),
-        ("method", False),
-        ("targets", False),
-        ("r", True),
-        ("batch", True),
-        ("length", True),
-        ("trainable", True),
-        ("all", True),
-        ("share", True),
-        ("memory", True),
-        ("steps", True),
-    ):
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "base")
-    for row in rows:
-        memory = f"{row.memory / GIB:.1f} GiB"
-        if row.fits is False:
-            memory += " !" if not row.advice else " *"
-        targets = (row.targets or "-") + (f", last {row.last_n}" if row.last_n else "") + (" DoRA" if row.dora else "")
-        table.add_row(
-            row.base,
-            row.method,
-            targets,
-            str(row.r or "-"),
-            str(row.batch_size),
-            str(row.max_length),
-            f"{row.trainable:,}",
-            f"{row.total:,}",
-            f"{row.share:.4%}",
-            memory,
-            "?" if row.steps is None else str(row.steps),
-        )
-    legend = []
+    for place, row in enumerate(rows):
+        cells = {name: cell for name, cell in _cells(row).items() if name not in left_out}
+        for name in cells if place == 0 else ():
+            text = name in ("base", "method", "targets")
+            table.add_column(
+                name, justify="left" if text else "right", no_wrap=name != "base", overflow="fold", min_width=len(name)
+            )
+        table.add_row(*cells.values())
+    legend = ["memory: at most, with every text of the maximum length"]
     if any(row.fits is False and row.advice for row in rows):
         legend.append("* fits with the advice of --json (cached loss, gradient checkpointing)")
     if any(row.fits is False and not row.advice for row in rows):
         legend.append("! does not fit the device")
     table.caption = "; ".join(legend) or None
     return table
+
+
+def _cells(row: PlanRow) -> dict[str, str]:
+    memory = f"{row.memory / GIB:.1f} GiB"
+    if row.fits is False:
+        memory += " !" if not row.advice else " *"
+    targets = (row.targets or "-") + (f", last {row.last_n}" if row.last_n else "") + (" DoRA" if row.dora else "")
+    return {
+        "base": row.base,
+        "method": row.method,
+        "targets": targets,
+        "r": str(row.r or "-"),
+        "batch": str(row.batch_size),
+        "length": str(row.max_length),
+        "trainable": f"{row.trainable:,}",
+        "all": f"{row.total:,}",
+        "share": f"{row.share:.4%}",
+        "memory": memory,
+        "steps": "?" if row.steps is None else str(row.steps),
+    }
 
 
 def plan_notes(rows: Sequence[PlanRow]) -> list[str]:

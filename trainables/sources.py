@@ -56,7 +56,7 @@ def _read_path(path: Path, part: str) -> Iterator[RawRow | BadRow]:
     if path.is_dir():
         return _read_folder(path, part)
     if not path.is_file():
-        raise InputError(f"{path}: no such file or folder")
+        raise InputError(f"{path.resolve()}: no such file or folder")
     readers = {
         ".jsonl": _read_jsonl,
         ".ndjson": _read_jsonl,
