@@ -48,7 +48,7 @@ def left(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float, concurre
     used = device_hours(trials, spec.resources)
     if budget.device_hours is not None:
         parts.append(f"{used:.3g} of {budget.device_hours:g} device-hours used")
-    if not ended:
+    if not ended or len(ended) == budget.trials:
         return "; ".join(parts)
     mean = sum(map(seconds, ended)) / len(ended) / 3600
     going = sum(max(0.0, mean - seconds(t) / 3600) for t in trials if not t.state.is_finished())
@@ -57,7 +57,7 @@ def left(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float, concurre
         estimates.append(max(0.0, budget.hours - hours))
     if budget.device_hours is not None:
         estimates.append(max(0.0, budget.device_hours - used) / devices(spec.resources) / concurrent)
-    parts.append(f"at most about {duration(min(estimates))} left")
+    parts.append(f"about {duration(min(estimates))} left")
     return "; ".join(parts)
 
 
@@ -78,9 +78,12 @@ def seconds(trial: FrozenTrial) -> float:
 
 
 def duration(hours: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if hours < 1 / 60:
-        return f"{hours * 3600:.0f} s"
+    """`40 s`, `3 min 20 s`, `12 min`, `3.5 h`."""
+    seconds = round(hours * 3600)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 600:
+        return f"{seconds // 60} min {seconds % 60} s"
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 

@@ -33,10 +33,11 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console, protocol: st
     if OLD_TEST in benchmark:
         parts["Test part of the run that this one continues"] = benchmark[OLD_TEST]
     for title, part in parts.items():
-        table = Table(
-            title=f"{title}: {part['queries']} queries of {part['concepts']} concepts, {part['passages']} passages",
-            title_justify="left",
+        console.print(
+            f"{title}: {part['queries']} queries of {part['concepts']} concepts, {part['passages']} passages",
+            highlight=False,
         )
+        table = Table()
         for name in ("metric", "base", "best", "difference", "95 % interval", "p"):
             table.add_column(name, justify="left" if name == "metric" else "right")
         for metric, c in part["comparisons"].items():

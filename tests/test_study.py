@@ -321,7 +321,7 @@ def test_device_hours_end_a_search_and_what_is_left_is_told(tmp_path: Path) -> N
     assert half.left() == "0 of 11 trials ended, 0 s"
     run_all(half, stop_after=18)  # 4 trials of 400 s and half a one: 200 s + 6 trials x 400 s on two slots
     assert half.left().startswith("4 of 11 trials ended")
-    assert half.left().endswith("at most about 22 min left")
+    assert half.left().endswith("about 22 min left")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
