@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
+.NOTPARALLEL:  # one .venv
 .PHONY: demo setup test soak check clean
 
 demo: .venv/demo

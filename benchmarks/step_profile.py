@@ -41,7 +41,7 @@ def main() -> None:
     lines = options.pairs.read_text(encoding="utf-8").splitlines()[: options.batch_size]
     rows = [json.loads(line) for line in lines]
     config = TrialConfig(base=options.base, max_length=options.max_length, targets="qkv", batch_size=options.batch_size)
-    model = build_model(config).train()
+    model = build_model(config, keep_tokens=True).train()
     loss = make_loss(model, config)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.lr)
     texts = [[row[name] for row in rows] for name in ("anchor", "positive")]

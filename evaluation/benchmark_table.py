@@ -125,7 +125,8 @@ class BenchmarkTable:
     def rich(self, width: int = WIDE) -> Table:
         """The table for a terminal of so many columns: without the notes, and where it is narrow one metric alone."""
         others = width >= WIDE
-        table = Table(caption=self._legend(), caption_justify="left")
+        rest = "" if others else "; other metrics: --csv, --markdown, --json"
+        table = Table(caption=self._legend() + rest, caption_justify="left")
         for place, name in enumerate(self._head(others)):
             table.add_column(name, justify="left" if place < 2 else "right", overflow="fold")
         for before, row in zip((None, *self.rows), self.rows, strict=False):

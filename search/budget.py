@@ -48,7 +48,7 @@ def left(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float, concurre
     used = device_hours(trials, spec.resources)
     if budget.device_hours is not None:
         parts.append(f"{used:.3g} of {budget.device_hours:g} device-hours used")
-    if not ended or len(ended) == budget.trials:
+    if not ended or len(ended) >= budget.trials:
         return "; ".join(parts)
     mean = sum(map(seconds, ended)) / len(ended) / 3600
     going = sum(max(0.0, mean - seconds(t) / 3600) for t in trials if not t.state.is_finished())

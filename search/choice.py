@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from search.leaderboard import Row
+from search.leaderboard import Row, stage
 from trainables.rungs import SCORES
 
 RESAMPLES = 2_000  # of each comparison, for a mark and not for a published interval: 0.4 s with 2,000 concepts
@@ -77,18 +77,18 @@ def choose(rows: Sequence[Row]) -> Choice | None:
     chosen = min(tied, key=lambda row: (row.trainable or 0, row.steps, row.rank), default=best)
     if len(tied) < 2:
         return Choice(
-            chosen, f"Trial {best.trial} is the best: no other complete trial is tied with it on dev.{_early(best)}"
+            chosen, f"Trial {best.trial} is the best: no other complete trial is tied with it on dev.{stage(best)}"
         )
     others = _listed([row.trial for row in tied])
     start = f"Complete trials {others} are statistically tied on dev (95 % interval of the difference includes 0). "
     if chosen is best:
         return Choice(
-            chosen, start + f"Trial {best.trial} scores best and none of them is cheaper: it is kept.{_early(best)}"
+            chosen, start + f"Trial {best.trial} scores best and none of them is cheaper: it is kept.{stage(best)}"
         )
     return Choice(
         chosen,
         start + f"The cheapest is kept: trial {chosen.trial}, dev {chosen.score:.4f} with {_cost(chosen)}, "
-        f"rather than trial {best.trial}, {best.score:.4f} with {_cost(best)}.{_early(chosen)}",
+        f"rather than trial {best.trial}, {best.score:.4f} with {_cost(best)}.{stage(chosen)}",
     )
 
 
@@ -102,12 +102,6 @@ def _scores(run: Path, row: Row) -> Scores:
 
 def _cost(row: Row) -> str:
     return f"{row.trainable or 0:,} trainable parameters and {row.steps:,} steps"
-
-
-def _early(row: Row) -> str:
-    if row.best_rung == row.rungs:
-        return ""
-    return f" It scored best at rung {row.best_rung} of {row.rungs}, and those weights are exported."
 
 
 def _listed(trials: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-WITHOUT_TERMINAL = 140  # columns of a log file: rich would take 80 and cut the tables
+WITHOUT_TERMINAL = 170  # columns of a log file: rich would take 80 and cut the tables
 
 
 def make_console() -> Console:

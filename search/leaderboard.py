@@ -213,13 +213,21 @@ def as_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
+def stage(row: Row) -> str:
+    """A sentence on weights that are not those of a whole training; empty where they are."""
+    if row.best_rung == row.rungs:
+        return ""
+    stopped = f"; the pruner stopped it at rung {row.rung}" if row.state == "PRUNED" else ""
+    return f" The weights are those of rung {row.best_rung} of {row.rungs}, which scored best on dev{stopped}."
+
+
 def state_text(state: str) -> str:
     colour = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}[state]
     return f"[{colour}]{state}[/{colour}]"
 
 
 def rate(lr: float) -> str:
-    """A learning rate, as every table and line writes it."""
+    """A learning rate, as tables and lines on screen write it."""
     return f"{lr:.1e}"
 
 

@@ -2,7 +2,8 @@
 
 The guard ends a worker when its node is nearly full (95 % by default) and calls that `OutOfMemoryError`, which Tune of
 ray 2.60 does not know: the whole search would end. Here it is the death of one worker like any other, and the trial's
-next try is told of it, so that it trains in smaller pieces.
+next try is told of it, so that it trains in smaller pieces. A search that is resumed forgets it. Of a trial in several
+processes Ray Train reports the death, and it is retried as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActorTask
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-KILLS = "memory_kills"  # in a trial's configuration: how often the guard has ended its worker
+from search.optuna_bridge import KILLS
+
 REASON = "Ray's memory guard ended its worker"
 
 

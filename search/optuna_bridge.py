@@ -18,6 +18,7 @@ from search.study import Study
 
 NUMBER = "number"  # of the trial in the study; Tune's own trial ids are random
 FAILURE = "failure"  # key of a report that says why a trial cannot go on
+KILLS = "memory_kills"  # in a trial's configuration: how often Ray's memory guard has ended its worker
 HALT = "halt"  # key of a report that says why no trial can
 
 

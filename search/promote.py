@@ -18,7 +18,7 @@ from evaluation.files import write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
 from search.choice import checkpoint_folder
-from search.leaderboard import Row, read_leaderboard, shown
+from search.leaderboard import Row, rate, read_leaderboard, shown, stage
 from search.spec import SearchSpec
 from trainables.config import TrialConfig
 
@@ -170,7 +170,7 @@ def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
 def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:
     """README.md of an exported model: what it is, how it was trained and, where it was benchmarked, the result."""
     config = row.config
-    told = {"method": config["method"], "learning rate": shown(config["lr"]), "batch size": config["batch_size"]}
+    told = {"method": config["method"], "learning rate": rate(config["lr"]), "batch size": config["batch_size"]}
     if config["method"] == "lora":
         told |= {"LoRA targets": config["targets"], "rank": config["r"], "alpha": shown(config["alpha"])}
     told |= {"batches": config["batches"], "epochs": shown(config["epochs"])}
@@ -193,7 +193,7 @@ def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:
         "",
         "`encode_query` and `encode_document` add the prompts that the model was trained with.",
         "",
-        "Trained with " + ", ".join(f"{key} {value}" for key, value in told.items()) + ".",
+        "Trained with " + ", ".join(f"{key} {value}" for key, value in told.items()) + "." + stage(row),
     ]
     if benchmark:
         lines += [

@@ -25,6 +25,7 @@ from search.record import SPEC, read_record
 from search.report_axes import Axis, axes
 from search.run_folder import STAND_INS
 from search.study import JOURNAL
+from search.summary import main_protocol
 from trainables.check import DataReport
 from trainables.data import load_report, load_task
 
@@ -142,7 +143,7 @@ def gather(run: Path) -> RunData:
     errors: dict[str, dict[str, float]] = {}
     movers: list[Mover] = []
     if benchmark:
-        protocol = protocol if protocol in benchmark["protocols"] else next(iter(benchmark["protocols"]))
+        protocol = main_protocol(benchmark, protocol) or protocol
         scores = {label: Scores.load(run / "benchmark" / f"{label}-{protocol}.npz") for label in ("base", "best")}
         errors = {label: {m: s.standard_error(m) for m in s.per_query} for label, s in scores.items()}
         movers = _movers(load_task(run / "data", "test", protocol), scores["base"], scores["best"], metric)  # type: ignore[arg-type]  # a protocol's name

@@ -28,7 +28,7 @@ from search.run_folder import STAND_INS, Staging, locked
 from search.smoke import smoke_spec
 from search.spec import SearchSpec
 from search.study import Study
-from search.summary import print_benchmark, print_how_to_load, savings, shown_path
+from search.summary import gain, main_protocol, print_benchmark, print_how_to_load, savings, shown_path
 from search.tuner import concurrency, connect, make_tuner
 from trainables.bases import resolve_base
 
@@ -68,7 +68,7 @@ def run_search(
             require_shared_storage(runs)
             staging.settle(console)
             settled = True
-            return _search(Study(run, spec, concurrent), run, concurrent, seconds, console)
+            return _search(Study(run, spec, concurrent), run, concurrent, seconds, console, smoke)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
             hint = _how_to_go_on() if settled else "The search had not begun; nothing was changed."
             console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
@@ -77,7 +77,7 @@ def run_search(
             ray.shutdown()
 
 
-def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float], console: Console) -> int:
+def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float], console: Console, smoke: bool) -> int:
     spec = study.spec
     if not study.exhausted() or study.unfinished():
         for stale in (BENCHMARK, LEADERBOARD):  # of an earlier end of this search, which goes on now
@@ -108,10 +108,11 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
     benchmark = _promoted(run, spec, choice.row, seconds, console)
     if benchmark is None:
         return 1
-    protocol = (
-        spec.data.protocol if spec.data.protocol in benchmark["protocols"] else next(iter(benchmark["protocols"]))
-    )
-    print_benchmark(benchmark, console, protocol, base_kept=choice.row.config["method"] == "none")
+    protocol = main_protocol(benchmark, spec.data.protocol)
+    verdict = None
+    if protocol is not None and not smoke:
+        verdict = gain(benchmark, protocol, base_kept=choice.row.config["method"] == "none")
+    print_benchmark(benchmark, console, verdict)
     print_how_to_load(run / BEST, console)
     _report(run, console)
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import filelock
 from rich.console import Console
+from rich.markup import escape
 
 from evaluation.errors import InputError
 from search.leaderboard import LEADERBOARD, read_leaderboard
@@ -121,7 +122,9 @@ class Staging:
             console.print(f"Going on with {self._run}", highlight=False)
             return
         if self._resume:
-            console.print(f"[yellow]Nothing to resume in {self._run}:[/] a new search begins", highlight=False)
+            console.print(
+                f"[yellow]Nothing to resume in {escape(str(self._run))}:[/] a new search begins", highlight=False
+            )
         if self._run.exists():
             ended = (self._run / BENCHMARK) if (self._run / BENCHMARK).exists() else self._run
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(ended.stat().st_mtime))

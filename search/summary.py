@@ -27,8 +27,13 @@ def savings(rows: Sequence[Row]) -> str:
     )
 
 
-def print_benchmark(benchmark: Mapping[str, Any], console: Console, protocol: str, base_kept: bool) -> None:
-    """Base against best on the test part, and what to make of it on the search's own protocol."""
+def main_protocol(benchmark: Mapping[str, Any], wanted: str) -> str | None:
+    """The protocol that decides: the search's own where the test part has queries for it; None without any."""
+    return wanted if wanted in benchmark["protocols"] else next(iter(benchmark["protocols"]), None)
+
+
+def print_benchmark(benchmark: Mapping[str, Any], console: Console, verdict: tuple[str, str] | None) -> None:
+    """Base against best on the test part, and what to make of it: `gain`'s answer, None where there is none."""
     parts = {f"Test part, protocol {name} ({RELEVANT[name]})": part for name, part in benchmark["protocols"].items()}
     if OLD_TEST in benchmark:
         parts["Test part of the run that this one continues"] = benchmark[OLD_TEST]
@@ -54,9 +59,9 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console, protocol: st
         console.print(table)
         for line in part.get("left_out", ()):  # runs of earlier versions do not say
             console.print(line, style="dim", highlight=False, markup=False)
-    mood, sentence = gain(benchmark, protocol, base_kept)
-    colour = {"good": "green", "bad": "red", "open": "yellow"}[mood]
-    console.print(f"[{colour}]{sentence}[/]", highlight=False)
+    if verdict is not None:
+        mood, sentence = verdict
+        console.print(sentence, style={"good": "green", "bad": "red"}.get(mood, "yellow"), highlight=False)
     if OLD_TEST in benchmark:
         console.print(forgetting(benchmark), highlight=False)
     if "optimism" in benchmark:
@@ -77,11 +82,11 @@ def forgetting(benchmark: Mapping[str, Any]) -> str:
 def optimism(benchmark: Mapping[str, Any]) -> str:
     """How much of the winner's dev score was luck of the choice, beside the base, on which nothing was chosen."""
     best, base = benchmark["optimism"]["best"], benchmark["optimism"]["base"]
-    luck = best["difference"] - base["difference"]
+    luck = round(best["difference"] - base["difference"], 4)
     return (
         f"Optimism: from dev, which chose the model, to test its {benchmark['metric']} goes from {best['dev']:.4f} to "
         f"{best['test']:.4f}, that of its base, which nothing chose, from {base['dev']:.4f} to {base['test']:.4f}: dev "
-        + (f"flatters the choice by {luck:.4f}." if luck > 0 else "does not flatter the choice.")
+        + (f"flatters the choice by about {luck:.4f}." if luck > 0 else "does not flatter the choice.")
     )
 
 

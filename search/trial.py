@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from search.disk import unwritable
-from search.memory_kills import KILLS
-from search.optuna_bridge import FAILURE, HALT, NUMBER
+from search.optuna_bridge import FAILURE, HALT, KILLS, NUMBER
 from search.spec import ResourcesSpec
 
 if TYPE_CHECKING:

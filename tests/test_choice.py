@@ -14,7 +14,7 @@ from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from search.choice import SCORES, checkpoint_folder, choose, mark_tied
-from search.leaderboard import Row, as_csv, as_table, read_leaderboard, write_leaderboard
+from search.leaderboard import Row, as_csv, as_table, read_leaderboard, stage, write_leaderboard
 from tests.toy_run import METRIC, make_run
 
 QUERIES = 200
@@ -145,6 +145,13 @@ def test_a_leaderboard_written_before_ties_were_marked_still_reads(noisy: tuple[
         del one["tied"], one["steps"]
     path.write_text(json.dumps(document))
     assert not any(r.tied for r in read_leaderboard(run)[1])
+
+
+def test_weights_of_an_earlier_rung_are_told(noisy: tuple[Path, list[Row]]) -> None:
+    whole = replace(noisy[1][0], state="COMPLETE", rung=4, best_rung=4, rungs=4)
+    assert stage(whole) == ""
+    assert "rung 2 of 4, which scored best on dev." in stage(replace(whole, best_rung=2))
+    assert stage(replace(whole, state="PRUNED", rung=3, best_rung=2)).endswith("the pruner stopped it at rung 3.")
 
 
 def test_the_trials_of_a_search_are_marked(tmp_path: Path) -> None:

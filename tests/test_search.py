@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from search.console import make_console
 from search.leaderboard import read_leaderboard
 from search.run_folder import Staging
 from search.spec import load_spec
+from search.summary import gain
 from tests.command import EMBTUNE, embtune, embtune_here
 from tests.conftest import TinyBase
 from tests.toy import DEMO, write_spec
@@ -121,6 +123,14 @@ def test_the_study_and_the_leaderboard_agree(done: Done) -> None:
     assert study.trials[0].params["lr"] == 5e-3  # the starting point, first
 
 
+def test_each_rung_is_told_with_its_own_score(done: Done) -> None:
+    told = re.findall(r"^trial (\d+): rung (\d)/3, ndcg@10 ([\d.]+)", done.output, flags=re.MULTILINE)
+    trials = journal(done.run).trials
+    assert {int(number) for number, *_ in told} == {t.number for t in trials}
+    for number, rung, score in told:
+        assert score == f"{trials[int(number)].intermediate_values[int(rung)]:.4f}"
+
+
 def test_a_bad_trial_was_pruned_in_the_study_and_stopped_for_real(done: Done) -> None:
     pruned = [t for t in journal(done.run).trials if t.state == TrialState.PRUNED]
     assert pruned
@@ -141,6 +151,8 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
     assert comparison["low"] <= comparison["difference"] <= comparison["high"]
     assert benchmark["best"]["reload_cosine"] >= 0.9999
     assert "SentenceTransformer(" in done.output
+    _, verdict = gain(benchmark, "concept", base_kept=False)
+    assert verdict in " ".join(done.output.split())
 
 
 def test_the_leaderboard_command_prints_json_and_csv(done: Done) -> None:

@@ -25,14 +25,14 @@ def same(got: dict[str, Any], expected: dict[str, Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("kept", [tokens_module.KEPT, 50])
+@pytest.mark.parametrize("kept", [tokens_module.KEPT_BYTES, 2000])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_tokens_are_the_librarys(
     tiny_base: TinyBase, monkeypatch: pytest.MonkeyPatch, architecture: Architecture, kept: int
 ) -> None:
-    monkeypatch.setattr(tokens_module, "KEPT", kept)
+    monkeypatch.setattr(tokens_module, "KEPT_BYTES", kept)
     forget_bases()
-    module: Any = build_model(TrialConfig(base=str(tiny_base(architecture)), max_length=16), "cpu")[0]
+    module: Any = build_model(TrialConfig(base=str(tiny_base(architecture)), max_length=16), "cpu", keep_tokens=True)[0]
     draw = random.Random(0)
     mixed = [" ".join(draw.choices(TEXTS, k=3)) for _ in range(8)]
     texts = [
@@ -52,13 +52,13 @@ def test_tokens_are_the_librarys(
 def test_a_later_trial_finds_the_tokens_of_an_earlier_one(tiny_base: TinyBase, monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrialConfig(base=str(tiny_base("bert")))
     forget_bases()
-    first = build_model(config, "cpu").preprocess(list(TEXTS), prompt="query: ")
+    first = build_model(config, "cpu", keep_tokens=True).preprocess(list(TEXTS), prompt="query: ")
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("tokenized again")
 
     monkeypatch.setattr(Transformer, "preprocess", refuse)
-    later = build_model(config.model_copy(update={"r": 4}), "cpu")
+    later = build_model(config.model_copy(update={"r": 4}), "cpu", keep_tokens=True)
     again = later.preprocess(list(TEXTS), prompt="query: ")
     assert same(again, first)
     with pytest.raises(AssertionError, match="tokenized again"):

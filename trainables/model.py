@@ -45,13 +45,15 @@ def build_model(
     *,
     dtype: torch.dtype | None = None,
     cache_folder: Path | None = None,
+    keep_tokens: bool = False,
 ) -> SentenceTransformer:
     """The trial's model on `device` (none: the first GPU, else the CPU), ready to train: method decides what trains.
 
     lora: the base frozen in the trial's precision, a fresh adapter in float32, seeded by config.seed. full: every
     weight a float32 copy; the pooler, which gets no gradient, stays frozen. none: the base, frozen.
     dtype: of the frozen weights, instead of the precision's (float32 to merge). cache_folder: where a copy of the
-    base converted to that dtype is kept, so that the workers of a machine map the same pages of it.
+    base converted to that dtype is kept, so that the workers of a machine map the same pages of it. keep_tokens: texts
+    are tokenized once a process and base; not for what is saved, or timed with its tokenizer.
     The first call in a process loads the base; later calls take milliseconds.
 
     Raises InputError when the base or the targets cannot be resolved.
@@ -70,7 +72,7 @@ def build_model(
     _BASES[key] = loaded  # last: the most recently used
     untouched, tokens = loaded
     model = _copy_sharing_weights(untouched)
-    if isinstance(model[0], Transformer):
+    if keep_tokens:
         tokens.keep_for(model[0])
     model.prompts = {"query": base.query_prompt, "document": base.passage_prompt}
     model.default_prompt_name = None

@@ -38,7 +38,7 @@ def train_in_memory(
     Raises:
         TrialFailed: the memory does not suffice for micro-batches either; and what `attempt` raises.
     """
-    reason = "the process was killed"
+    reason = "its process was killed twice, on a machine that was full"
     if not kills or config.method == "none":
         try:
             return attempt(config)
@@ -50,15 +50,15 @@ def train_in_memory(
     gc.collect()
     torch.cuda.empty_cache()
     tokens = micro_batch(config, workers)
-    failed = TrialFailed(f"out of memory, with micro-batches of {tokens} tokens too: {reason}", config)
+    failure = f"out of memory, with micro-batches of {tokens} tokens too: {reason}"
     if kills > 1:
-        raise failed
+        raise TrialFailed(failure, config)
     smaller(tokens)
     try:
         attempt(config.model_copy(update={"micro_batch_tokens": tokens}))
     except Exception as error:
         if is_out_of_memory(error):
-            raise failed from None
+            raise TrialFailed(failure, config) from None
         raise
 
 

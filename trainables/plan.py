@@ -84,7 +84,7 @@ def plan_table(rows: Sequence[PlanRow], title: str | None = None, width: int = 1
     """The plan for a terminal of so many columns: a narrow one is shown what tells configurations apart."""
     left_out = {"all", "share"} if width < 118 else set()
     if width < 95:
-        left_out |= {"length", "steps"}
+        left_out |= {"steps"} | ({"length"} if len({row.max_length for row in rows}) == 1 else set())
     table = Table(title=title, title_justify="left")
     for place, row in enumerate(rows):
         cells = {name: cell for name, cell in _cells(row).items() if name not in left_out}
@@ -99,7 +99,7 @@ def plan_table(rows: Sequence[PlanRow], title: str | None = None, width: int = 1
         legend.append("* fits with the advice of --json (cached loss, gradient checkpointing)")
     if any(row.fits is False and not row.advice for row in rows):
         legend.append("! does not fit the device")
-    table.caption = "; ".join(legend) or None
+    table.caption = "; ".join(legend)
     return table
 
 

@@ -2,84 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers.base.modules import Transformer
-from torch.nn.utils.rnn import pad_sequence
 
-KEPT = 50_000_000  # tokens of a base, at 4 bytes; texts beyond are tokenized each time
-_PADDED = ("input_ids", "attention_mask", "token_type_ids")
+KEPT_BYTES = 256 * 2**20  # of a base in a process; texts beyond are tokenized each time
+OVERHEAD_BYTES = 300  # of a kept text beside its characters and tokens: an array's head and two places in a dict
+MASK = "attention_mask"
+CONSTANT = ("modality", "prompt_length")  # what else a batch of texts holds
 
 Features = dict[str, Any]
 
 
 class Tokens:
-    """What the tokenizer made of each text, by prompt and maximum length."""
+    """What the tokenizer made of each text, by prompt, task and maximum length."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, dict[str, Features]] = {}
-        self._constant: dict[Any, Features] = {}
-        self._left = KEPT
+        self.rows: dict[Any, dict[str, np.ndarray]] = {}
+        self.constant: dict[Any, Features] = {}
+        self.left = KEPT_BYTES
 
-    def keep_for(self, module: Transformer) -> None:
-        """Have `module.preprocess` look texts up here first; what it returns is the same."""
-        module.preprocess = partial(self._preprocess, module, module.preprocess)  # type: ignore[method-assign]
+    def keep_for(self, module: torch.nn.Module) -> None:
+        """Have the module's `preprocess` look texts up here first; what it returns is the same."""
+        if type(module) is Transformer:
+            keeping: Any = module
+            keeping.__class__ = KeepingTransformer
+            keeping.tokens = self
 
-    def _preprocess(
+
+class KeepingTransformer(Transformer):
+    """The library's module for the length of a training; it is never saved."""
+
+    tokens: Tokens
+
+    def preprocess(
         self,
-        module: Transformer,
-        tokenize: Callable[..., Features],
         inputs: Sequence[Any],
         prompt: str | None = None,
-        **options: Any,
+        processing_kwargs: Any = None,
+        **kwargs: Any,
     ) -> Features:
-        plain = all(isinstance(text, str) for text in inputs)
-        if not plain or any(isinstance(value, dict) for value in options.values()):
-            return tokenize(inputs, prompt=prompt, **options)
-        key = (module.max_seq_length, prompt, *sorted(options.items()))
-        known = self._known.setdefault(key, {})
+        def tokenize(texts: Sequence[Any]) -> Features:
+            features: Features = super(KeepingTransformer, self).preprocess(texts, prompt, processing_kwargs, **kwargs)
+            return features
+
+        tokenizer: Any = self.tokenizer
+        usual = not (processing_kwargs or self.processing_kwargs) and getattr(tokenizer, "padding_side", "") == "right"
+        if not usual or not inputs or not all(isinstance(text, str) for text in inputs):
+            return tokenize(inputs)
+        key = (self.max_seq_length, prompt, *sorted(kwargs.items()))
+        known = self.tokens.rows.setdefault(key, {})
         rows = {text: known[text] for text in inputs if text in known}
         if missing := [text for text in dict.fromkeys(inputs) if text not in rows]:
-            features = tokenize(missing, prompt=prompt, **options)
-            if not _padded_on_the_right(features):
-                return features if len(missing) == len(inputs) else tokenize(inputs, prompt=prompt, **options)
-            new = _rows(features)
-            rows |= dict(zip(missing, new, strict=True))
-            self._constant[key] = {name: value for name, value in features.items() if not torch.is_tensor(value)}
-            if self._left > 0:
-                known |= {text: rows[text] for text in missing}
-                self._left -= sum(row["input_ids"].numel() for row in new)
-        return self._constant[key] | _padded([rows[text] for text in inputs], module)
+            features = tokenize(missing)
+            constant = {name: value for name, value in features.items() if not torch.is_tensor(value)}
+            names = [name for name in features if name not in constant]
+            if MASK not in names or not set(constant) <= set(CONSTANT):  # flattened, for flash attention
+                return features if len(missing) == len(inputs) else tokenize(inputs)
+            self.tokens.constant[key] = {"names": names, "constant": constant}
+            for text, row in zip(missing, _rows(features, names), strict=True):
+                rows[text] = row
+                if self.tokens.left > 0:
+                    known[text] = row
+                    self.tokens.left -= row.nbytes + sys.getsizeof(text) + OVERHEAD_BYTES
+        return _padded([rows[text] for text in inputs], tokenizer, **self.tokens.constant[key])
 
 
-def _padded_on_the_right(features: Features) -> bool:
-    """False where a model pads on the left, or flattens its batches for flash attention."""
-    if not {"input_ids", "attention_mask"} <= features.keys() <= {*_PADDED, "modality", "prompt_length"}:
-        return False
-    mask = features["attention_mask"]
-    return bool((mask[:, :-1] >= mask[:, 1:]).all())
+def _rows(features: Features, names: list[str]) -> list[np.ndarray]:
+    """Of each text what the named tensors hold, without their padding: one line for each of them."""
+    lengths = features[MASK].sum(dim=1).tolist()
+    together = torch.stack([features[name] for name in names]).numpy().astype(np.int32)
+    return [together[:, i, :length].copy() for i, length in enumerate(lengths)]
 
 
-def _rows(features: Features) -> list[Features]:
-    """Each text's tokens without their padding; its mask, all ones, is left out."""
-    lengths = features["attention_mask"].sum(dim=1).tolist()
-    names = [name for name in _PADDED if name in features and name != "attention_mask"]
-    return [
-        {name: features[name][i, :length].to(torch.int32, copy=True) for name in names}
-        for i, length in enumerate(lengths)
-    ]
-
-
-def _padded(rows: list[Features], module: Transformer) -> Features:
-    tokenizer: Any = module.tokenizer
+def _padded(rows: list[np.ndarray], tokenizer: Any, names: list[str], constant: Features) -> Features:
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    padded: Features = {
-        name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=fill[name]).long()
-        for name in rows[0]
-    }
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    padded["attention_mask"] = (torch.arange(padded["input_ids"].shape[1]) < lengths[:, None]).long()
-    return padded
+    together = np.empty((len(names), len(rows), max(row.shape[1] for row in rows)), dtype=np.int64)
+    together[:] = np.array([fill.get(name, 0) for name in names])[:, None, None]
+    for i, row in enumerate(rows):
+        together[:, i, : row.shape[1]] = row
+    return {**dict(zip(names, torch.from_numpy(together), strict=True)), **constant}

@@ -82,7 +82,7 @@ def train(
     done = lead(tell_again)
     if not (done and done[-1].rung == done[-1].rungs):
         config = _fitted(config, place, precision, memory)
-        model = build_model(config, place, cache_folder=cache)
+        model = build_model(config, place, cache_folder=cache, keep_tokens=True)
         dev = _DevEvaluation(config, data, report, folder, metric, precision, model)
         if config.method == "none":
             dev.measure(step=0, steps=0, pairs=0, rung=config.rungs)
