@@ -76,20 +76,20 @@ def choose(rows: Sequence[Row]) -> Choice | None:
     tied = [row for row in complete if row.tied]
     chosen = min(tied, key=lambda row: (row.trainable or 0, row.steps, row.rank), default=best)
     if len(tied) < 2:
-        return Choice(
-            chosen, f"Trial {best.trial} is the best: no other complete trial is tied with it on dev.{stage(best)}"
+        reason = f"Trial {best.trial} is the best: no other complete trial is tied with it on dev."
+    else:
+        others = _listed([row.trial for row in tied])
+        reason = (
+            f"Complete trials {others} are statistically tied on dev (95 % interval of the difference includes 0). "
         )
-    others = _listed([row.trial for row in tied])
-    start = f"Complete trials {others} are statistically tied on dev (95 % interval of the difference includes 0). "
-    if chosen is best:
-        return Choice(
-            chosen, start + f"Trial {best.trial} scores best and none of them is cheaper: it is kept.{stage(best)}"
-        )
-    return Choice(
-        chosen,
-        start + f"The cheapest is kept: trial {chosen.trial}, dev {chosen.score:.4f} with {_cost(chosen)}, "
-        f"rather than trial {best.trial}, {best.score:.4f} with {_cost(best)}.{stage(chosen)}",
-    )
+        if chosen is best:
+            reason += f"Trial {best.trial} scores best and none of them is cheaper: it is kept."
+        else:
+            reason += (
+                f"The cheapest is kept: trial {chosen.trial}, dev {chosen.score:.4f} with {_cost(chosen)}, "
+                f"rather than trial {best.trial}, {best.score:.4f} with {_cost(best)}."
+            )
+    return Choice(chosen, reason + stage(chosen))
 
 
 def _scores(run: Path, row: Row) -> Scores:

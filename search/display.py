@@ -39,7 +39,7 @@ class LiveTable(tune.Callback):
             self._console.print(f"[red]The search cannot go on:[/] {escape(self._study.halted)}", soft_wrap=True)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        rows = leaderboard(self._study.trials, self._study.spec.metric, self._study.rungs)
+        rows = leaderboard(self._study.trials, self._study.spec.metric, self._study.space.rungs)
         events = {(row.trial, row.rung, row.state) for row in rows}
         if events == self._told:
             return

@@ -86,7 +86,7 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
         with _timed(seconds, "trials"), LiveTable(study, console) as table:
             make_tuner(spec, run, study, [table], concurrent).fit()
     with console.status("Comparing the trials query by query"):
-        rows = mark_tied(leaderboard(study.trials, spec.metric, study.rungs), run, spec.metric)
+        rows = mark_tied(leaderboard(study.trials, spec.metric, study.space.rungs), run, spec.metric)
     write_leaderboard(rows, spec.metric, run)
     console.print(as_table(rows, spec.metric, title="Leaderboard", width=console.width))
     reason = study.exhausted()

@@ -59,7 +59,7 @@ class Study:
             storage=self._storage,
             study_name=stored[0] if stored else spec.name,
             directions=["maximize", "minimize"] if spec.minimize else ["maximize"],
-            pruner=make_pruner(spec.pruner, self.rungs, run, spec.metric),
+            pruner=make_pruner(spec.pruner, self.space.rungs, run, spec.metric),
             load_if_exists=True,
         )
         self.halted = ""  # why the search cannot go on now, such as a full disk; it can be resumed
@@ -82,11 +82,6 @@ class Study:
     def note(self) -> str:
         """What was found wrong with the journal and set right; empty when all was well."""
         return self._journal.note
-
-    @property
-    def rungs(self) -> int:
-        """Dev evaluations of a whole trial; the same for all trials."""
-        return self.space.rungs
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -145,7 +140,7 @@ class Study:
                 self._storage.set_trial_intermediate_value(frozen._trial_id, rung, value)
                 return False
             trial.report(value, rung)
-            stopped = rung < self.rungs and trial.should_prune()
+            stopped = rung < self.space.rungs and trial.should_prune()
             if stopped:
                 self._study.tell(trial, state=TrialState.PRUNED)
         if stopped:
@@ -158,7 +153,7 @@ class Study:
         A trial that was stopped before its last rung, as Ctrl-C does, stays RUNNING and is gone on with on a resume.
         """
         frozen = self.trial(number)
-        if frozen.state.is_finished() or self.rungs not in frozen.intermediate_values:
+        if frozen.state.is_finished() or self.space.rungs not in frozen.intermediate_values:
             return
         best, value = best_rung(frozen)
         second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []

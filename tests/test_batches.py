@@ -336,7 +336,6 @@ import json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from trainables.batches import batch_sampler_for, training_columns

@@ -83,5 +83,5 @@ def test_a_search_of_failures_alone_is_set_aside_and_another_that_stopped_is_not
     with pytest.raises(InputError, match="has not ended; expected --resume"):
         staged(tmp_path / "toy.yaml", run)
     study.fail(proposal.number, "it cannot be built")
-    write_leaderboard(leaderboard(study.trials, study.spec.metric, study.rungs), study.spec.metric, run)
+    write_leaderboard(leaderboard(study.trials, study.spec.metric, study.space.rungs), study.spec.metric, run)
     assert "The earlier run was kept" in staged(tmp_path / "toy.yaml", run)

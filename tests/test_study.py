@@ -54,7 +54,7 @@ def run_all(study: Study, stop_after: int | None = None) -> None:
     told = 0
     while (proposal := study.next_trial()) is not None:
         known = len(study.trial(proposal.number).intermediate_values)
-        for rung in range(known + 1, study.rungs + 1):
+        for rung in range(known + 1, study.space.rungs + 1):
             if stop_after is not None and told == stop_after:
                 return
             told += 1
@@ -321,7 +321,7 @@ def test_device_hours_end_a_search_and_what_is_left_is_told(tmp_path: Path) -> N
     assert half.left() == "0 of 11 trials ended, 0 s"
     run_all(half, stop_after=18)  # 4 trials of 400 s and half a one: 200 s + 6 trials x 400 s on two slots
     assert half.left().startswith("4 of 11 trials ended")
-    assert half.left().endswith("about 22 min left")
+    assert half.left().endswith("; about 22 min left")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -334,7 +334,7 @@ def test_two_objectives_are_kept_apart(tmp_path: Path, sampler: str) -> None:
     assert len(study.trials) == 12
     for trial in study.trials:
         assert trial.values == [max(trial.intermediate_values.values()), 1000 * trial.user_attrs["config"]["r"]]
-    rows = leaderboard(study.trials, "ndcg@10", study.rungs)
+    rows = leaderboard(study.trials, "ndcg@10", study.space.rungs)
     assert {row.trial for row in rows if row.front} == {t.number for t in study._study.best_trials}
     assert 0 < sum(row.front for row in rows) < len(rows)
 

@@ -66,8 +66,8 @@ def run_trials(study: Study, run: Path, task: RetrievalTask, failing: Sequence[i
         if proposal.number in failing:
             study.fail(proposal.number, "the loss is nan at step 3 <b>of</b> 8")
             continue
-        for number in range(1, study.rungs + 1):
-            rung, scores = toy_rung(run, proposal.number, proposal.config, number, study.rungs, task)
+        for number in range(1, study.space.rungs + 1):
+            rung, scores = toy_rung(run, proposal.number, proposal.config, number, study.space.rungs, task)
             complete_rung(rung, scores, METRIC)
             if study.report(proposal.number, number, asdict(rung)):
                 break
@@ -120,7 +120,7 @@ def make_run(
 
 def end(run: Path, spec: SearchSpec, study: Study) -> list[Row]:
     """Leaderboard and benchmark, as search/run.py and search/promote.py write them."""
-    rows = mark_tied(leaderboard(study.trials, spec.metric, study.rungs), run, spec.metric)
+    rows = mark_tied(leaderboard(study.trials, spec.metric, study.space.rungs), run, spec.metric)
     write_leaderboard(rows, spec.metric, run)
     choice = choose(rows)
     assert choice is not None
