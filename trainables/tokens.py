@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,26 @@ CONSTANT = ("modality", "prompt_length")  # what else a batch of texts holds
 Features = dict[str, Any]
 
 
+@dataclass
+class Kept:
+    """What the tokenizer made of texts with one prompt, task and maximum length.
+
+    Attributes:
+        rows: of each text what the named tensors hold, without their padding, one line for each of them.
+        names: of the tensors, in the library's order.
+        constant: what is no tensor.
+    """
+
+    rows: dict[str, np.ndarray] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    constant: Features = field(default_factory=dict)
+
+
 class Tokens:
-    """What the tokenizer made of each text, by prompt, task and maximum length."""
+    """What is kept of a base's texts."""
 
     def __init__(self) -> None:
-        self.rows: dict[Any, dict[str, np.ndarray]] = {}
-        self.constant: dict[Any, Features] = {}
+        self.kept: defaultdict[Any, Kept] = defaultdict(Kept)
         self.left = KEPT_BYTES
 
     def keep_for(self, module: torch.nn.Module) -> None:
@@ -54,35 +70,34 @@ class KeepingTransformer(Transformer):
         usual = not (processing_kwargs or self.processing_kwargs) and getattr(tokenizer, "padding_side", "") == "right"
         if not usual or not inputs or not all(isinstance(text, str) for text in inputs):
             return tokenize(inputs)
-        key = (self.max_seq_length, prompt, *sorted(kwargs.items()))
-        known = self.tokens.rows.setdefault(key, {})
-        rows = {text: known[text] for text in inputs if text in known}
+        kept = self.tokens.kept[(self.max_seq_length, prompt, *sorted(kwargs.items()))]
+        rows = {text: kept.rows[text] for text in inputs if text in kept.rows}
         if missing := [text for text in dict.fromkeys(inputs) if text not in rows]:
             features = tokenize(missing)
             constant = {name: value for name, value in features.items() if not torch.is_tensor(value)}
             names = [name for name in features if name not in constant]
             if MASK not in names or not set(constant) <= set(CONSTANT):  # flattened, for flash attention
                 return features if len(missing) == len(inputs) else tokenize(inputs)
-            self.tokens.constant[key] = {"names": names, "constant": constant}
+            kept.names, kept.constant = names, constant
             for text, row in zip(missing, _rows(features, names), strict=True):
                 rows[text] = row
                 if self.tokens.left > 0:
-                    known[text] = row
+                    kept.rows[text] = row
                     self.tokens.left -= row.nbytes + sys.getsizeof(text) + OVERHEAD_BYTES
-        return _padded([rows[text] for text in inputs], tokenizer, **self.tokens.constant[key])
+        return _padded([rows[text] for text in inputs], kept.names, tokenizer) | kept.constant
 
 
 def _rows(features: Features, names: list[str]) -> list[np.ndarray]:
-    """Of each text what the named tensors hold, without their padding: one line for each of them."""
+    """The texts of a batch, as `Kept` has them."""
     lengths = features[MASK].sum(dim=1).tolist()
     together = torch.stack([features[name] for name in names]).numpy().astype(np.int32)
     return [together[:, i, :length].copy() for i, length in enumerate(lengths)]
 
 
-def _padded(rows: list[np.ndarray], tokenizer: Any, names: list[str], constant: Features) -> Features:
+def _padded(rows: list[np.ndarray], names: list[str], tokenizer: Any) -> Features:
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     together = np.empty((len(names), len(rows), max(row.shape[1] for row in rows)), dtype=np.int64)
     together[:] = np.array([fill.get(name, 0) for name in names])[:, None, None]
     for i, row in enumerate(rows):
         together[:, i, : row.shape[1]] = row
-    return {**dict(zip(names, torch.from_numpy(together), strict=True)), **constant}
+    return dict(zip(names, torch.from_numpy(together), strict=True))
