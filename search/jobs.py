@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from evaluation.errors import InputError
-from search.spec import load_spec
+from search.spec.load import load_spec
 
 PATIENCE_S = 30  # that a cluster may take before it accepts jobs
 

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import InputError
-from search.leaderboard import LEADERBOARD, read_leaderboard
-from search.promote import BENCHMARK
-from search.record import SPEC, read_record, write_spec
-from search.spec import SearchSpec
-from search.study import JOURNAL
-from trainables.data import prepare
-from trainables.hub import fetch
-from trainables.token_counts import token_counts
+from search.results.leaderboard import LEADERBOARD, read_leaderboard
+from search.results.promote import BENCHMARK
+from search.spec.load import SearchSpec
+from search.spec.record import SPEC, read_record, write_spec
+from search.study.study import JOURNAL
+from trainables.bases.hub import fetch
+from trainables.bases.token_counts import token_counts
+from trainables.data.prepared import prepare
 
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 FREE_TO_CHANGE = ("budget", "resources", "name")

@@ -8,10 +8,10 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from evaluation.benchmark.similarity import mini_retrieval, near_concepts, pairwise, triplets
+from evaluation.benchmark.speed import measure_speed
 from evaluation.errors import InputError
 from evaluation.retrieval import TaskEmbeddings, score_embeddings
-from evaluation.similarity import mini_retrieval, near_concepts, pairwise, triplets
-from evaluation.speed import measure_speed
 
 CONTEXT = ("precision@5", "recall@5", "precision@10", "recall@10")
 

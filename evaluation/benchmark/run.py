@@ -9,17 +9,17 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from evaluation.benchmark_table import BenchmarkTable, Row
+from evaluation.benchmark.details import model_details
+from evaluation.benchmark.models import ModelEntry, load_model, resolve_model, same_model, saved_prompts
+from evaluation.benchmark.mteb_tasks import load_mteb
+from evaluation.benchmark.table import BenchmarkTable, Row
+from evaluation.benchmark.task_files import load_tasks
 from evaluation.compare import Comparison, compare, holm
-from evaluation.details import model_details
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.errors import InputError
 from evaluation.metrics import DEFAULT_METRICS, depth
-from evaluation.models import ModelEntry, load_model, resolve_model, same_model, saved_prompts
-from evaluation.mteb_tasks import load_mteb
 from evaluation.retrieval import Scores, embed_task, score_embeddings
 from evaluation.task import Protocol, RetrievalTask
-from evaluation.task_files import load_tasks
 
 Loader = Callable[[str, str | None], SentenceTransformer]
 

@@ -35,7 +35,7 @@ class Row:
         base: name of the model that this one was fine-tuned from; none: not known.
         comparison: with the base on the table's metric; none: no base, or it could not be had.
         p_holm: the comparison's p-value, corrected over the table.
-        details: what evaluation.details adds.
+        details: what evaluation.benchmark.details adds.
     """
 
     task: str

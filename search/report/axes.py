@@ -10,8 +10,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from search.importance import field_of
-from search.leaderboard import shown
+from search.results.importance import field_of
+from search.results.leaderboard import shown
 
 
 @dataclass(frozen=True)

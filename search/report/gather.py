@@ -17,17 +17,17 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from evaluation.task import RetrievalTask
-from search.choice import choose, mark_tied
-from search.importance import Importance, importances
-from search.leaderboard import Row, leaderboard
-from search.promote import BENCHMARK
-from search.record import SPEC, read_record
-from search.report_axes import Axis, axes
-from search.run_folder import STAND_INS
-from search.study import JOURNAL
-from search.summary import main_protocol
-from trainables.check import DataReport
-from trainables.data import load_report, load_task
+from search.report.axes import Axis, axes
+from search.results.choice import choose, mark_tied
+from search.results.importance import Importance, importances
+from search.results.leaderboard import Row, leaderboard
+from search.results.promote import BENCHMARK
+from search.screen.summary import main_protocol
+from search.spec.record import SPEC, read_record
+from search.staging import STAND_INS
+from search.study.study import JOURNAL
+from trainables.check.check import DataReport
+from trainables.data.prepared import load_report, load_task
 
 MOVERS = 10  # queries that are shown on each side
 SHOWN = 3  # passages of a query

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.files import aside
-from search.report_data import RunData
-from search.report_plots import BLUE, FADED, GREY, ORANGE, drawn_order, front, gain_colour, look, short
+from search.report.figures import BLUE, FADED, GREY, ORANGE, drawn_order, front, gain_colour, look, short
+from search.report.gather import RunData
 
 DPI = 150
 

@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation.compare import holm
-from search.leaderboard import Row, shown
-from search.report_data import RunData
-from search.report_plots import figures
-from search.summary import forgetting, gain, savings
-from trainables.data import OLD_TEST
+from search.report.figures import figures
+from search.report.gather import RunData
+from search.results.leaderboard import Row, shown
+from search.screen.summary import forgetting, gain, savings
+from trainables.data.prepared import OLD_TEST
 
 HERE = Path(__file__).parent
 

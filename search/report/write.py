@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluation.files import write_whole
-from search.report_data import gather
-from search.report_images import write_images
-from search.report_page import render
+from search.report.gather import gather
+from search.report.images import write_images
+from search.report.page import render
 
 REPORT = "report.html"
 PLOTS = "plots"

@@ -9,8 +9,8 @@ from pathlib import Path
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from search.leaderboard import Row, stage
-from trainables.rungs import SCORES
+from search.results.leaderboard import Row, stage
+from trainables.training.rungs import SCORES
 
 RESAMPLES = 2_000  # of each comparison, for a mark and not for a published interval: 0.4 s with 2,000 concepts
 RANKED = ("COMPLETE", "PRUNED")

@@ -11,7 +11,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
-from search.leaderboard import Row
+from search.results.leaderboard import Row
 
 MIN_TRIALS = 8  # fewer say nothing about several parameters
 TOP = 0.25  # share of the trials that count as the top

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from evaluation.errors import InputError
 from evaluation.files import write_whole
-from search.study import best_rung
+from search.study.study import best_rung
 
 LEADERBOARD = "leaderboard.json"
 USUAL = ("base", "targets", "r", "lr", "batches")  # fields that every table shows
@@ -48,7 +48,7 @@ class Row:
         steps: optimizer steps of a whole trial.
         second: value of the second objective, which is minimised; None where there is one objective.
         front: whether no other complete trial is at least as good in both objectives and better in one.
-        tied: whether the dev queries cannot tell it from the best trial; search/choice.py says.
+        tied: whether the dev queries cannot tell it from the best trial; search/results/choice.py says.
     """
 
     rank: int

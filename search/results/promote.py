@@ -17,9 +17,9 @@ from evaluation.errors import InputError
 from evaluation.files import write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
-from search.choice import checkpoint_folder
-from search.leaderboard import Row, rate, read_leaderboard, shown, stage
-from search.spec import SearchSpec
+from search.results.choice import checkpoint_folder
+from search.results.leaderboard import Row, rate, read_leaderboard, shown, stage
+from search.spec.load import SearchSpec
 from trainables.config import TrialConfig
 
 BENCHMARK = "benchmark.json"
@@ -45,8 +45,8 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     from evaluation.embedding_cache import EmbeddingCache
     from evaluation.metrics import DEFAULT_METRICS
     from evaluation.retrieval import evaluate
-    from trainables.data import OLD_TEST, load_report, load_task
-    from trainables.merge import trained_model
+    from trainables.data.prepared import OLD_TEST, load_report, load_task
+    from trainables.export.merge import trained_model
 
     folder = Path(run)
     best = Row(**row)
@@ -157,8 +157,8 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
 
 
 def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
-    from trainables.data import TrialData
-    from trainables.export import export_model
+    from trainables.data.prepared import TrialData
+    from trainables.export.export import export_model
 
     config = TrialConfig.model_validate(row.config)
     record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}

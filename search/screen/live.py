@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from search.leaderboard import Row, as_table, leaderboard, rate
-from search.study import Study
+from search.results.leaderboard import Row, as_table, leaderboard, rate
+from search.study.study import Study
 
 
 class LiveTable(tune.Callback):

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from search.leaderboard import Row
-from trainables.data import OLD_TEST
+from search.results.leaderboard import Row
+from trainables.data.prepared import OLD_TEST
 
 RELEVANT = {"concept": "any passage of the concept counts", "definition": "its definition alone counts"}
 

@@ -15,10 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from evaluation.errors import InputError
-from search.dimensions import Dimension, default, did_you_mean
-from search.space import Space
-from search.starts import best_of
-from trainables.data_config import DataConfig
+from search.spec.dimensions import Dimension, default, did_you_mean
+from search.spec.space import Space
+from search.spec.starts import best_of
+from trainables.data.config import DataConfig
 
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
 

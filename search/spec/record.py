@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.files import write_whole
-from search.spec import SearchSpec
+from search.spec.load import SearchSpec
 
 SPEC = "spec.json"
 PACKAGES = (

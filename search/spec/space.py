@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from evaluation.errors import InputError
-from search.constraints import Constraint
-from search.dimensions import IMPLIED, RATIO, Dimension, decode, default, encode, first_error, in_use, parse_field
+from search.spec.constraints import Constraint
+from search.spec.dimensions import IMPLIED, RATIO, Dimension, decode, default, encode, first_error, in_use, parse_field
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:

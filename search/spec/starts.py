@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.errors import InputError
-from search.space import Space
+from search.spec.space import Space
 
 
 def best_of(run: Path, space: Space, top: int) -> list[dict[str, Any]]:

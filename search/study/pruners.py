@@ -6,8 +6,8 @@ from pathlib import Path
 
 import optuna
 
-from search.spec import PrunerSpec
-from search.wilcoxon import WilcoxonRungPruner
+from search.spec.load import PrunerSpec
+from search.study.wilcoxon import WilcoxonRungPruner
 
 
 def make_pruner(spec: PrunerSpec, rungs: int, run: Path, metric: str) -> optuna.pruners.BasePruner:

@@ -21,13 +21,13 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.errors import InputError
-from search.budget import best_rung, left, spent
-from search.journal import Journal
-from search.pruners import make_pruner
-from search.samplers import make_sampler
-from search.spec import SearchSpec
+from search.spec.load import SearchSpec
+from search.study.budget import best_rung, left, spent
+from search.study.journal import Journal
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
 from trainables.config import TrialConfig
-from trainables.rungs import keep_best
+from trainables.training.rungs import keep_best
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -14,7 +14,7 @@ from typing import Any
 from ray.tune import Stopper
 from ray.tune.search import Searcher
 
-from search.study import Study
+from search.study.study import Study
 
 NUMBER = "number"  # of the trial in the study; Tune's own trial ids are random
 FAILURE = "failure"  # key of a report that says why a trial cannot go on

@@ -15,7 +15,7 @@ from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActorTask
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from search.optuna_bridge import KILLS
+from search.tune.bridge import KILLS
 
 REASON = "Ray's memory guard ended its worker"
 
@@ -32,7 +32,7 @@ class CountMemoryKills(tune.Callback):
 def take_memory_kills_for_deaths() -> None:
     """Have Tune retry the trial of a worker that the guard killed; asking twice changes nothing.
 
-    Uses private names of ray 2.60; tests/test_memory_kills.py has the guard kill workers for real.
+    Uses private names of ray 2.60; tests/soak/test_memory_kills.py has the guard kill workers for real.
     """
     RayActorManager._actor_task_failed = _actor_task_failed  # type: ignore[method-assign]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from search.disk import unwritable
-from search.optuna_bridge import FAILURE, HALT, KILLS, NUMBER
-from search.spec import ResourcesSpec
+from search.spec.load import ResourcesSpec
+from search.tune.bridge import FAILURE, HALT, KILLS, NUMBER
+from search.tune.disk import unwritable
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
-    from trainables.data import TrialData
-    from trainables.rungs import Rung
+    from trainables.data.prepared import TrialData
+    from trainables.training.rungs import Rung
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     """
     from evaluation.errors import InputError
     from trainables.config import TrialConfig
-    from trainables.out_of_memory import train_in_memory
-    from trainables.sanity import TrialFailed
+    from trainables.training.out_of_memory import train_in_memory
+    from trainables.training.sanity import TrialFailed
 
     setting = Setting(Path(run), trial_folder(Path(run), config[NUMBER]), metric, resources)
     retried: dict[str, int] = {}
@@ -64,7 +64,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
 
     def attempt(trial: TrialConfig) -> None:
         if resources.workers > 1:
-            from search.workers import train_in_workers as run_it
+            from search.tune.workers import train_in_workers as run_it
         else:
             run_it = train_here
         run_it(trial, report, setting)
@@ -93,7 +93,7 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
     """Train in this process, or as this process's part of a trial in several."""
     import torch
 
-    from trainables.memory import share_of_memory
+    from trainables.plan.memory import share_of_memory
     from trainables.train import train
 
     # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
@@ -124,6 +124,6 @@ def rung_metric(metric: str) -> str:
 @lru_cache(maxsize=1)
 def _data(run: Path) -> TrialData:
     """Training pairs and dev task, kept by a warm worker from trial to trial."""
-    from trainables.data import TrialData
+    from trainables.data.prepared import TrialData
 
     return TrialData.load(run / "data")

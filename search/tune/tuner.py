@@ -12,12 +12,12 @@ import ray
 from ray import tune
 
 from evaluation.errors import InputError
-from search.cluster_check import capacity
-from search.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
-from search.optuna_bridge import NUMBER, bridge
-from search.spec import SearchSpec
-from search.study import Study
-from search.trial import run_trial, trial_folder
+from search.spec.load import SearchSpec
+from search.study.study import Study
+from search.tune.bridge import NUMBER, bridge
+from search.tune.capacity import capacity
+from search.tune.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
+from search.tune.trial import run_trial, trial_folder
 
 # A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails
 # and its slot is lost for good.

@@ -13,12 +13,12 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
 from evaluation.errors import InputError
-from search.trial import Setting, train_here
+from search.tune.trial import Setting, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
-from trainables.out_of_memory import first_line, is_out_of_memory
-from trainables.rungs import Rung
-from trainables.sanity import TrialFailed
+from trainables.training.out_of_memory import first_line, is_out_of_memory
+from trainables.training.rungs import Rung
+from trainables.training.sanity import TrialFailed
 
 LOOK_S = 1.0  # between two looks at whether the processes still run
 PATIENCE_S = 24 * 3600

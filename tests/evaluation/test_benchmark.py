@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
-from evaluation.benchmark import benchmark, run_benchmark
+from evaluation.benchmark.models import load_model, resolve_model
+from evaluation.benchmark.run import benchmark, run_benchmark
 from evaluation.compare import compare, holm
 from evaluation.errors import InputError
-from evaluation.models import load_model, resolve_model
 from evaluation.retrieval import evaluate
 from evaluation.task import RetrievalTask
 from search.cli import cli

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from evaluation.benchmark.mteb_tasks import from_mteb, load_mteb
 from evaluation.errors import InputError
-from evaluation.mteb_tasks import from_mteb, load_mteb
 from evaluation.retrieval import evaluate
 from tests.conftest import TEXTS, TinyBase
 

@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from evaluation.details import truncated_scores
+from evaluation.benchmark.details import truncated_scores
 from evaluation.embedding_cache import EmbeddingCache, content_hash
 from evaluation.embeddings import embed
 from evaluation.errors import InputError

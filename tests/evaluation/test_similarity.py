@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from evaluation.benchmark.similarity import mini_retrieval, near_concepts, pairs, pairwise, random_negatives, triplets
+from evaluation.benchmark.speed import measure_speed
 from evaluation.errors import InputError
 from evaluation.retrieval import TaskEmbeddings, embed_task
-from evaluation.similarity import mini_retrieval, near_concepts, pairs, pairwise, random_negatives, triplets
-from evaluation.speed import measure_speed
 from evaluation.task import RetrievalTask
 from tests.conftest import TEXTS, TinyBase
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.benchmark.task_files import load_tasks
 from evaluation.errors import InputError
 from evaluation.task import RetrievalTask
-from evaluation.task_files import load_tasks
 
 ANCHORS = ["SG", "Que signifie SG ?", "SG", "DGFiP", "DGFiP ", "seuil"]
 POSITIVES = [

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ray import tune
 
-from search.spec import load_spec
-from search.study import Study
-from search.tuner import connect, make_tuner
+from search.spec.load import load_spec
+from search.study.study import Study
+from search.tune.tuner import connect, make_tuner
 
 
 def drive(spec_path: Path, run: Path, callbacks: Sequence[tune.Callback] = ()) -> Study:

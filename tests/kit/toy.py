@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from trainables.data import TrialData, prepare
-from trainables.data_config import DataConfig
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, prepare
 
-DEMO = Path(__file__).parent.parent / "search" / "presets" / "demo.jsonl"
+DEMO = Path(__file__).parents[2] / "search" / "presets" / "demo.jsonl"
 
 
 def write_pairs(path: Path, concepts: int = 60) -> Path:

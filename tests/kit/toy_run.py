@@ -22,17 +22,17 @@ from evaluation.files import write_whole
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, TaskEmbeddings, score_embeddings
 from evaluation.task import RetrievalTask
-from search.choice import choose, mark_tied
-from search.leaderboard import Row, leaderboard, write_leaderboard
-from search.promote import BENCHMARK, before_and_after, optimism
-from search.record import write_spec as write_record
-from search.spec import SearchSpec, load_spec
-from search.study import Study
-from search.trial import trial_folder
-from tests.toy import write_spec
+from search.results.choice import choose, mark_tied
+from search.results.leaderboard import Row, leaderboard, write_leaderboard
+from search.results.promote import BENCHMARK, before_and_after, optimism
+from search.spec.load import SearchSpec, load_spec
+from search.spec.record import write_spec as write_record
+from search.study.study import Study
+from search.tune.trial import trial_folder
+from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
-from trainables.data import load_task, prepare
-from trainables.rungs import Rung, complete_rung
+from trainables.data.prepared import load_task, prepare
+from trainables.training.rungs import Rung, complete_rung
 
 DIMENSIONS = 256
 METRIC = "ndcg@10"
@@ -119,7 +119,7 @@ def make_run(
 
 
 def end(run: Path, spec: SearchSpec, study: Study) -> list[Row]:
-    """Leaderboard and benchmark, as search/run.py and search/promote.py write them."""
+    """Leaderboard and benchmark, as search/run.py and search/results/promote.py write them."""
     rows = mark_tied(leaderboard(study.trials, spec.metric, study.space.rungs), run, spec.metric)
     write_leaderboard(rows, spec.metric, run)
     choice = choose(rows)

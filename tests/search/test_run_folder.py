@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from evaluation.errors import InputError
-from search.leaderboard import leaderboard, write_leaderboard
-from search.record import SPEC, read_record
-from search.run_folder import Staging, check_same_search
-from search.spec import load_spec
-from search.study import Study
+from search.results.leaderboard import leaderboard, write_leaderboard
+from search.spec.load import load_spec
+from search.spec.record import SPEC, read_record
+from search.staging import Staging, check_same_search
+from search.study.study import Study
 from tests.conftest import TinyBase
-from tests.toy import write_pairs, write_spec
+from tests.kit.toy import write_pairs, write_spec
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sentence_transformers import SentenceTransformer
 
-from search.console import make_console
-from search.leaderboard import read_leaderboard
-from search.run_folder import Staging
-from search.spec import load_spec
-from search.summary import gain
-from tests.command import EMBTUNE, embtune, embtune_here
+from search.results.leaderboard import read_leaderboard
+from search.screen.console import make_console
+from search.screen.summary import gain
+from search.spec.load import load_spec
+from search.staging import Staging
 from tests.conftest import TinyBase
-from tests.toy import DEMO, write_spec
+from tests.kit.command import EMBTUNE, embtune, embtune_here
+from tests.kit.toy import DEMO, write_spec
 
 
 def journal(run: Path) -> optuna.Study:

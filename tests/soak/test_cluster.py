@@ -19,13 +19,13 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from search.cluster_check import room, startable_nodes
-from search.spec import ResourcesSpec
-from tests.command import embtune, embtune_here
+from search.spec.load import ResourcesSpec
+from search.tune.capacity import room, startable_nodes
 from tests.conftest import TinyBase
-from tests.toy import write_spec
+from tests.kit.command import embtune, embtune_here
+from tests.kit.toy import write_spec
 
-CLUSTER = Path(__file__).parent.parent / "cluster.yaml"
+CLUSTER = Path(__file__).parents[2] / "cluster.yaml"
 RAY = str(Path(sys.executable).parent / "ray")
 
 

@@ -19,19 +19,19 @@ import ray
 from optuna.trial import TrialState
 from ray import tune
 
-from search.spec import load_spec
-from search.study import Study
-from search.tuner import connect
-from tests.command import EMBTUNE
+from search.spec.load import load_spec
+from search.study.study import Study
+from search.tune.tuner import connect
 from tests.conftest import TinyBase
-from tests.drive import drive
-from tests.toy import write_spec
-from trainables.data import prepare
-from trainables.rungs import rungs_done
+from tests.kit.command import EMBTUNE
+from tests.kit.drive import drive
+from tests.kit.toy import write_spec
+from trainables.data.prepared import prepare
+from trainables.training.rungs import rungs_done
 
 pytestmark = pytest.mark.soak
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 KILLS = 10
 
 
@@ -156,7 +156,7 @@ def test_a_driver_killed_ten_times_reaches_the_same_result(
     run = new_run(tmp_path, spec)
     journal = run / "study.journal"
     draw = random.Random(11)
-    command = [sys.executable, "-m", "tests.drive", str(spec), str(run), address]
+    command = [sys.executable, "-m", "tests.kit.drive", str(spec), str(run), address]
 
     def progress() -> int:
         return journal.read_bytes().count(b'"rung_') if journal.exists() else 0

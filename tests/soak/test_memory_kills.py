@@ -15,11 +15,11 @@ from ray import tune
 from ray._common.utils import get_system_memory
 from ray._private.utils import get_used_memory
 
-from search.tuner import connect
+from search.tune.tuner import connect
 from tests.conftest import TinyBase
-from tests.drive import drive
-from tests.test_faults import assert_journal_equals_tunes_view, new_run
-from tests.toy import write_spec
+from tests.kit.drive import drive
+from tests.kit.toy import write_spec
+from tests.soak.test_faults import assert_journal_equals_tunes_view, new_run
 
 ROOM_GIB = 3  # until the guard ends a worker: more than the other tests take and free meanwhile
 AT_MOST_GIB = 12

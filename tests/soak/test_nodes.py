@@ -11,15 +11,15 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from search.tuner import connect
+from search.tune.tuner import connect
 from tests.conftest import TinyBase
-from tests.drive import drive
-from tests.test_faults import assert_journal_equals_tunes_view, new_run
-from tests.toy import write_spec
+from tests.kit.drive import drive
+from tests.kit.toy import write_spec
+from tests.soak.test_faults import assert_journal_equals_tunes_view, new_run
 from trainables.config import TrialConfig
-from trainables.data import TrialData
-from trainables.rungs import Rung
+from trainables.data.prepared import TrialData
 from trainables.train import train
+from trainables.training.rungs import Rung
 
 
 @pytest.fixture

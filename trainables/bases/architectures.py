@@ -1,7 +1,7 @@
 """Encoder architectures: what their projections are called, and the figures of those we know without a network.
 
 The names come from the modules of transformers 5.23 (`models/<model_type>/modeling_<model_type>.py`);
-tests/test_adapters.py checks them against real modules.
+tests/trainables/model/test_adapters.py checks them against real modules.
 """
 
 from __future__ import annotations

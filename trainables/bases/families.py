@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluation.errors import InputError
-from trainables import architectures, hub
+from trainables.bases import architectures, hub
 from trainables.config import TrialConfig
 
 POOLINGS = {

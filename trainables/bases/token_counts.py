@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from trainables import hub
-from trainables.bases import resolve_base
-from trainables.check import Tokens
+from trainables.bases import hub
+from trainables.bases.families import resolve_base
+from trainables.check.check import Tokens
 from trainables.config import TrialConfig
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.embeddings import unit_rows
-from trainables.compose import IntArray, RowKeys
+from trainables.batches.compose import IntArray, RowKeys
 
 ITERATIONS = 10
 

@@ -16,9 +16,9 @@ from sentence_transformers.util import mine_hard_negatives
 from evaluation.errors import InputError
 from evaluation.files import write_whole
 from evaluation.task import fold
-from trainables.base_embeddings import base_key
+from trainables.batches.passages import base_key
 from trainables.config import TrialConfig
-from trainables.data import TrialData
+from trainables.data.prepared import TrialData
 
 DRAWS = 50  # of a random passage, before all are looked through
 # Scores held at once. Where the base ranks a positive low, its negatives rank lower still, so a short list of the

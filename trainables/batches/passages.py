@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from evaluation.embeddings import embed
 from evaluation.files import aside
 from trainables.config import TrialConfig
-from trainables.data import TrialData
+from trainables.data.prepared import TrialData
 
 
 def base_key(config: TrialConfig, data: TrialData, model: SentenceTransformer) -> str:

@@ -5,7 +5,7 @@ sorted      the source notebooks' strategy, kept for comparison: the first row o
             in order. Neighbours of one concept meet and are each other's false negatives.
 clustered   rows of distinct concepts that the base finds near each other (k-means over the concepts' passages):
             implicit hard negatives.
-mined       in_batch over rows with explicit hard negatives; see trainables/negatives.py.
+mined       in_batch over rows with explicit hard negatives; see trainables/batches/negatives.py.
 mixed       a share of clustered batches, the rest shuffled.
 
 All but sorted promise: no batch holds two rows of one concept, one text twice, or a row whose negative answers another
@@ -37,13 +37,13 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from evaluation.errors import InputError
 from evaluation.files import write_whole
-from trainables.base_embeddings import passage_embeddings, passage_embeddings_now
-from trainables.clusters import clustered_order
-from trainables.compose import RowKeys, batch_sizes, capped, compose, row_keys, spread_order
+from trainables.batches.clusters import clustered_order
+from trainables.batches.compose import RowKeys, batch_sizes, capped, compose, row_keys, spread_order
+from trainables.batches.negatives import with_mined, with_own
+from trainables.batches.passages import passage_embeddings, passage_embeddings_now
 from trainables.config import TrialConfig
-from trainables.data import TrialData
+from trainables.data.prepared import TrialData
 from trainables.distributed import device_batch, world_size
-from trainables.negatives import with_mined, with_own
 
 log = logging.getLogger(__name__)
 SamplerFactory = Callable[..., "ConceptBatchSampler"]
@@ -150,7 +150,9 @@ class ConceptBatchSampler(DefaultBatchSampler):
             self._sizes = batch_sizes(keys, step, full_only=self.drop_last)
         left_out = len(keys.concepts) - sum(self._sizes)
         if left_out and self._sorted is None:
-            log.info("each epoch leaves %d of %d rows out: see trainables/batches.py", left_out, len(keys.concepts))
+            log.info(
+                "each epoch leaves %d of %d rows out (trainables/batches/sampler.py)", left_out, len(keys.concepts)
+            )
 
     def __len__(self) -> int:
         """Batches of an epoch, over all devices; the same in each epoch."""

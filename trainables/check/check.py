@@ -10,13 +10,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.errors import InputError
-from trainables.data_config import DataConfig
-from trainables.findings import Draft, findings
-from trainables.near_duplicates import near_duplicates
-from trainables.rows import PARTS, Pair, shortened
-from trainables.second_look import SecondLook, second_look, texts_of
-from trainables.splits import DEV, TEST, require_parts
-from trainables.survey import Survey, survey
+from trainables.check.findings import Draft, findings
+from trainables.check.near_duplicates import near_duplicates
+from trainables.check.second_look import SecondLook, second_look, texts_of
+from trainables.data.config import DataConfig
+from trainables.data.rows import PARTS, Pair, shortened
+from trainables.data.splits import DEV, TEST, require_parts
+from trainables.data.survey import Survey, survey
 
 NO_SEED = 42
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data_config import DataConfig
-from trainables.rows import PARTS
-from trainables.splits import DEV, TEST, TRAIN
-from trainables.survey import DUPLICATE, SHARED_TEXT, SHOWN, TWO_SIDES, Hashes, Survey
+from trainables.data.config import DataConfig
+from trainables.data.rows import PARTS
+from trainables.data.splits import DEV, TEST, TRAIN
+from trainables.data.survey import DUPLICATE, SHARED_TEXT, SHOWN, TWO_SIDES, Hashes, Survey
 
 SMALL_PART = 50  # concepts; below it a 95 % interval of nDCG is wider than most gains
 LARGE_CONCEPT = 0.05  # of the training rows

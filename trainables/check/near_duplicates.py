@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datasketch import MinHashLSH
 
-from trainables.findings import Draft
-from trainables.second_look import PERMUTATIONS, SecondLook
-from trainables.splits import DEV
-from trainables.survey import SHOWN, Survey
+from trainables.check.findings import Draft
+from trainables.check.second_look import PERMUTATIONS, SecondLook
+from trainables.data.splits import DEV
+from trainables.data.survey import SHOWN, Survey
 
 ALIKE = 0.8  # Jaccard similarity of the sets of words and word pairs
 

@@ -14,10 +14,10 @@ import py3langid
 from datasketch import MinHash
 
 from evaluation.task import fold
-from trainables.data_config import DataConfig
-from trainables.rows import Pair
-from trainables.splits import DEV, LEFT_OUT
-from trainables.survey import Survey, read_pairs
+from trainables.data.config import DataConfig
+from trainables.data.rows import Pair
+from trainables.data.splits import DEV, LEFT_OUT
+from trainables.data.survey import Survey, read_pairs
 
 SAMPLE = 10_000  # pairs whose tokens are counted
 LANGUAGE_SAMPLE = 300

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainables.check import DataReport, Lengths
-from trainables.rows import PARTS
+from trainables.check.check import DataReport, Lengths
+from trainables.data.rows import PARTS
 
 DOMAINS_SHOWN = 10
 RARE = 0.01  # languages below it are more often mistakes than languages

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from evaluation.errors import InputError
 from evaluation.task import RetrievalTask
-from trainables.data_config import DataConfig
-from trainables.rows import PART_NAMES, RawRow
+from trainables.data.config import DataConfig
+from trainables.data.rows import PART_NAMES, RawRow
 
 
 def read_beir(folder: Path, part: str) -> Iterator[RawRow]:

@@ -69,7 +69,7 @@ class Drop(BaseModel):
 
 
 class Split(BaseModel):
-    """How rows are divided into training, dev and test. See trainables/splits.py."""
+    """How rows are divided into training, dev and test. See trainables/data/splits.py."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -15,12 +15,12 @@ from datasets import Dataset, Features, List, Value
 from evaluation.errors import InputError
 from evaluation.files import aside, write_whole
 from evaluation.task import Protocol, RetrievalTask, read_jsonl
-from trainables.beir import beir_passages
-from trainables.check import DataReport, Tokens, check
-from trainables.data_config import DataConfig
-from trainables.rows import PARTS, Pair
-from trainables.splits import LEFT_OUT
-from trainables.survey import GROUP_PREFIX, Survey, read_pairs
+from trainables.check.check import DataReport, Tokens, check
+from trainables.data.beir import beir_passages
+from trainables.data.config import DataConfig
+from trainables.data.rows import PARTS, Pair
+from trainables.data.splits import LEFT_OUT
+from trainables.data.survey import GROUP_PREFIX, Survey, read_pairs
 
 REPORT = "report.json"
 DISTRACTORS = "distractors.jsonl"  # passages of a BEIR corpus that answer no query
@@ -62,7 +62,7 @@ def prepare(
         seed: of the split.
         out: the run's data folder.
         earlier: data folder of the run that this one continues.
-        tokens, progress: see trainables/check.py.
+        tokens, progress: see trainables/check/check.py.
 
     Raises:
         InputError: the data cannot be used; the message is the report's `unusable`.

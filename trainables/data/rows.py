@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.task import fold
-from trainables.data_config import Columns, DataConfig, template_fields
+from trainables.data.config import Columns, DataConfig, template_fields
 
 PARTS = ("train", "dev", "test")
 PART_NAMES = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}

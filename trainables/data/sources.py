@@ -13,9 +13,9 @@ import datasets
 import pyarrow.parquet
 
 from evaluation.errors import InputError
-from trainables.beir import read_beir
-from trainables.data_config import DataConfig, Files, Hub
-from trainables.rows import PART_NAMES, PARTS, BadRow, RawRow
+from trainables.data.beir import read_beir
+from trainables.data.config import DataConfig, Files, Hub
+from trainables.data.rows import PART_NAMES, PARTS, BadRow, RawRow
 
 CHUNK = 1 << 20  # characters of a .json file that are read at a time
 csv.field_size_limit(1 << 30)  # a long passage is no error; the default of 128 KiB calls it one

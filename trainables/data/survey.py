@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from evaluation.task import fold, read_jsonl
-from trainables.data_config import DataConfig
-from trainables.rows import PARTS, BadRow, DroppedRow, Pair, PairReader
-from trainables.sources import read_rows
-from trainables.splits import (
+from trainables.data.config import DataConfig
+from trainables.data.rows import PARTS, BadRow, DroppedRow, Pair, PairReader
+from trainables.data.sources import read_rows
+from trainables.data.splits import (
     LEFT_OUT,
     TRAIN,
     UNDECIDED,

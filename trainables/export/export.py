@@ -15,10 +15,10 @@ import numpy as np
 
 from evaluation.files import write_whole
 from trainables.config import TrialConfig
-from trainables.merge import merged_model, trained_model
-from trainables.model import no_bars
-from trainables.reload import embed_both
-from trainables.rungs import ADAPTER
+from trainables.export.merge import merged_model, trained_model
+from trainables.export.reload import embed_both
+from trainables.model.build import no_bars
+from trainables.training.rungs import ADAPTER
 
 RECORD = "embtune.json"
 MIN_COSINE = 0.9999  # between the reloaded export and the model it came from; float32 noise is below 1e-6
@@ -82,7 +82,7 @@ def _reloaded_cosine(folder: Path, texts: dict[str, list[str]], expected_ND: np.
     with tempfile.TemporaryDirectory() as scratch:
         inputs, outputs = Path(scratch) / "texts.json", Path(scratch) / "embeddings.npy"
         inputs.write_text(json.dumps(texts))
-        command = [sys.executable, "-m", "trainables.reload", str(folder), str(inputs), str(outputs)]
+        command = [sys.executable, "-m", "trainables.export.reload", str(folder), str(inputs), str(outputs)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -8,9 +8,9 @@ import torch
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 
-from trainables.checkpoint import load_weights
 from trainables.config import TrialConfig
-from trainables.model import build_model, own_weights
+from trainables.model.build import build_model, own_weights
+from trainables.training.checkpoint import load_weights
 
 
 def trained_model(config: TrialConfig, checkpoint: Path, device: str | None = None) -> SentenceTransformer:

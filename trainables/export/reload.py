@@ -1,4 +1,4 @@
-"""Embed texts with a saved model in a process that has nothing else loaded: python -m trainables.reload MODEL IN OUT"""
+"""Embed texts with a saved model and nothing else loaded: python -m trainables.export.reload MODEL IN OUT"""
 
 from __future__ import annotations
 

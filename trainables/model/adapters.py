@@ -10,7 +10,7 @@ from peft import LoraConfig, TaskType
 from transformers import PreTrainedModel
 
 from evaluation.errors import InputError
-from trainables.architectures import LAYOUTS, LEAF_NAMES
+from trainables.bases.architectures import LAYOUTS, LEAF_NAMES
 from trainables.config import TrialConfig
 from trainables.targets import Role, parse_targets
 

@@ -27,13 +27,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from evaluation.errors import InputError
-from trainables import hub
-from trainables.adapters import lora_config, trained_names
-from trainables.bases import ResolvedBase, resolve_base
+from trainables.bases import hub
+from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.distributed import lead
-from trainables.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
-from trainables.tokens import Tokens
+from trainables.model.adapters import lora_config, trained_names
+from trainables.model.kept_tokens import Tokens
+from trainables.model.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
 
 ADAPTER = "default"
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them

@@ -9,7 +9,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available
 
 from evaluation.errors import InputError
-from trainables.bases import ResolvedBase
+from trainables.bases.families import ResolvedBase
 from trainables.config import TrialConfig
 
 AttentionName = Literal["eager", "sdpa", "flash_attention_2"]

@@ -17,9 +17,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from evaluation.errors import InputError
-from trainables.bases import resolve_base, usable_positions
+from trainables.bases.families import resolve_base, usable_positions
 from trainables.config import TrialConfig
-from trainables.model import no_bars
+from trainables.model.build import no_bars
 
 # <pad> has id 1, as in RoBERTa, whose positions start after it.
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}

@@ -32,9 +32,9 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from evaluation.errors import InputError
-from trainables.adapters import resolve_targets, trained_names
-from trainables.bases import ResolvedBase, resolve_base
+from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
+from trainables.model.adapters import resolve_targets, trained_names
 
 GIB = 1024**3
 RUNTIME = {"cuda": 0.6 * GIB, "cpu": 0.6 * GIB}  # CUDA's context and kernels; torch and transformers in a process

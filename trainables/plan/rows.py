@@ -11,10 +11,10 @@ import torch
 from rich.table import Table
 
 from evaluation.errors import InputError
-from trainables.bases import ResolvedBase, resolve_base
+from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
-from trainables.memory import GIB, HEADROOM, DeviceKind, count_parameters, estimate_memory, fit_to_memory
-from trainables.precision import Precision, resolve_attention, resolve_precision
+from trainables.model.precision import Precision, resolve_attention, resolve_precision
+from trainables.plan.memory import GIB, HEADROOM, DeviceKind, count_parameters, estimate_memory, fit_to_memory
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from trainables.rungs import ADAPTER, WEIGHTS
+from trainables.training.rungs import ADAPTER, WEIGHTS
 
 PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
 

@@ -17,7 +17,7 @@ from torch import nn
 from evaluation.errors import InputError
 from trainables.config import TrialConfig
 from trainables.distributed import world_size
-from trainables.model import build_model
+from trainables.model.build import build_model
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from trainables.config import TrialConfig
-from trainables.sanity import TrialFailed
+from trainables.training.sanity import TrialFailed
 
 LONGEST = 512  # tokens of a text where the configuration leaves the length to the base
 SMALLEST = 64  # tokens of a micro-batch, as TrialConfig has it

@@ -17,14 +17,14 @@ from PIL import Image
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from search.cli import cli
-from search.leaderboard import read_leaderboard
-from search.report import write_report
-from search.report_axes import Axis
-from search.report_data import RunData, gather
-from search.report_page import verdict
-from search.report_plots import front
-from tests.toy_run import METRIC, make_run
-from trainables.data import load_task
+from search.report.axes import Axis
+from search.report.figures import front
+from search.report.gather import RunData, gather
+from search.report.page import verdict
+from search.report.write import write_report
+from search.results.leaderboard import read_leaderboard
+from tests.kit.toy_run import METRIC, make_run
+from trainables.data.prepared import load_task
 
 CHROMIUM = Path("/usr/bin/chromium")
 NASTY = (

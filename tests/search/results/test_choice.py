@@ -13,9 +13,9 @@ import pytest
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from search.choice import SCORES, checkpoint_folder, choose, mark_tied
-from search.leaderboard import Row, as_csv, as_table, read_leaderboard, stage, write_leaderboard
-from tests.toy_run import METRIC, make_run
+from search.results.choice import SCORES, checkpoint_folder, choose, mark_tied
+from search.results.leaderboard import Row, as_csv, as_table, read_leaderboard, stage, write_leaderboard
+from tests.kit.toy_run import METRIC, make_run
 
 QUERIES = 200
 

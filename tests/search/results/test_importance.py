@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
-from search.importance import MIN_TRIALS, importances
-from search.leaderboard import Row, leaderboard
+from search.results.importance import MIN_TRIALS, importances
+from search.results.leaderboard import Row, leaderboard
 
 RUNGS = 2
 

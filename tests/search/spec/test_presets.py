@@ -10,8 +10,8 @@ from rich.console import Console
 
 import search
 from search.plan import plan
-from search.spec import load_spec
-from trainables.plan import plan_rows
+from search.spec.load import load_spec
+from trainables.plan.rows import plan_rows
 
 PRESETS = sorted((Path(search.__file__).parent / "presets").glob("*.yaml"))
 BERCY = [(1_572_864, 561_463_296), (786_432, 560_676_864), (2_359_296, 562_249_728), (1_179_648, 561_070_080)]
@@ -53,7 +53,7 @@ def test_the_bercy_preset_starts_with_the_grid_of_eight(capsys: pytest.CaptureFi
 def test_the_bercy_prompts_are_those_of_the_notebook() -> None:
     spec = load_spec(next(path for path in PRESETS if path.stem == "bercy_e5"))
     config = spec.parsed_space().at(spec.start[0])
-    from trainables.bases import resolve_base
+    from trainables.bases.families import resolve_base
 
     base = resolve_base(config)
     assert base.query_prompt == (
@@ -70,7 +70,7 @@ def test_the_news_preset_compares_baseline_full_and_lora(capsys: pytest.CaptureF
 
 
 def test_four_bases_are_four_architectures(capsys: pytest.CaptureFixture[str]) -> None:
-    from trainables.bases import find_family
+    from trainables.bases.families import find_family
 
     families = {start["base"]: find_family(start["base"]) for start in _planned("four_bases", capsys)["start"]}
     assert len({family.figures["model_type"] for family in families.values() if family}) == 4

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from evaluation.errors import InputError
-from search.space import Space
+from search.spec.space import Space
 
 BASIC: dict[str, Any] = {
     "base": "a/b",

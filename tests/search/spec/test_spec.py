@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from evaluation.errors import InputError
-from search.run_folder import Staging
 from search.smoke import smoke_spec
-from search.spec import load_spec
-from tests.toy import write_pairs
+from search.spec.load import load_spec
+from search.staging import Staging
+from tests.kit.toy import write_pairs
 
-PRESETS = sorted((Path(__file__).parent.parent / "search" / "presets").glob("*.yaml"))
+PRESETS = sorted((Path(__file__).parents[3] / "search" / "presets").glob("*.yaml"))
 GOOD = """
 data: {source: pairs.jsonl}
 space:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from evaluation.retrieval import Scores
-from search.study import Study
-from tests.test_study import make_spec
+from search.study.study import Study
+from tests.search.study.test_study import make_spec
 
 CONCEPTS = tuple(f"c{i // 2}" for i in range(80))  # two queries each
 

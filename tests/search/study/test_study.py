@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 
 from evaluation.errors import InputError
-from search.budget import best_rung
-from search.leaderboard import leaderboard
-from search.spec import SearchSpec
-from search.study import Study
+from search.results.leaderboard import leaderboard
+from search.spec.load import SearchSpec
+from search.study.budget import best_rung
+from search.study.study import Study
 from trainables.config import TrialConfig
 
 

@@ -11,23 +11,23 @@ import pytest
 import torch
 
 from tests.conftest import TinyBase
-from tests.toy import trial_data
+from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
-from trainables.data import TrialData
-from trainables.out_of_memory import is_out_of_memory, micro_batch, train_in_memory
-from trainables.sanity import TrialFailed
+from trainables.data.prepared import TrialData
 from trainables.train import train
+from trainables.training.out_of_memory import is_out_of_memory, micro_batch, train_in_memory
+from trainables.training.sanity import TrialFailed
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[3]
 # Trains a configuration in a process of its own; `limit`, in MiB above what is in use, stands for a small device.
 ALONE = """
 import json, resource, sys
 import torch
 from pathlib import Path
 from trainables.config import TrialConfig
-from trainables.data import TrialData
-from trainables.out_of_memory import train_in_memory
-from trainables.sanity import TrialFailed
+from trainables.data.prepared import TrialData
+from trainables.training.out_of_memory import train_in_memory
+from trainables.training.sanity import TrialFailed
 from trainables.train import train
 
 torch.set_num_threads(1)

@@ -19,17 +19,17 @@ from ray.util.state import list_actors
 from safetensors.torch import load_file
 
 from evaluation.errors import InputError
-from search.cluster_check import capacity
-from search.spec import ResourcesSpec
-from search.tuner import connect
+from search.spec.load import ResourcesSpec
+from search.tune.capacity import capacity
+from search.tune.tuner import connect
 from tests.conftest import TinyBase
-from tests.drive import drive
-from tests.test_faults import new_run
-from tests.toy import write_spec
+from tests.kit.drive import drive
+from tests.kit.toy import write_spec
+from tests.soak.test_faults import new_run
 from trainables.config import TrialConfig
-from trainables.data import TrialData
-from trainables.rungs import ADAPTER, Rung
+from trainables.data.prepared import TrialData
 from trainables.train import train
+from trainables.training.rungs import ADAPTER, Rung
 
 BATCH = 22  # 286 training rows: as many full batches on one device as on two
 

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from evaluation.errors import InputError
 from evaluation.task import fold
 from tests.conftest import TinyBase
-from trainables.batches import ConceptBatchSampler, batch_sampler_for, training_columns
-from trainables.compose import row_keys
+from trainables.batches.compose import row_keys
+from trainables.batches.sampler import ConceptBatchSampler, batch_sampler_for, training_columns
 from trainables.config import BatchStrategy, TrialConfig
-from trainables.data import TrialData, prepare
-from trainables.data_config import DataConfig
-from trainables.losses import make_loss
-from trainables.model import build_model
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, prepare
+from trainables.model.build import build_model
+from trainables.training.losses import make_loss
 
 PROMISING: tuple[BatchStrategy, ...] = ("in_batch", "clustered", "mined", "mixed")
 ALL: tuple[BatchStrategy, ...] = (*PROMISING, "sorted")
@@ -338,11 +338,11 @@ import torch
 torch.set_num_threads(1)
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
-from trainables.batches import batch_sampler_for, training_columns
+from trainables.batches.sampler import batch_sampler_for, training_columns
 from trainables.config import TrialConfig
-from trainables.data import TrialData
-from trainables.losses import make_loss
-from trainables.model import build_model
+from trainables.data.prepared import TrialData
+from trainables.training.losses import make_loss
+from trainables.model.build import build_model
 
 base, data, out = sys.argv[1:]
 config = TrialConfig(base=base, batch_size=16, precision="fp32")

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from search.cli import cli
-from trainables.check import DataReport, Finding, Tokens, check_file
-from trainables.check_view import print_report
-from trainables.data import load_task, prepare
-from trainables.data_config import DataConfig
-from trainables.rows import PARTS
+from trainables.check.check import DataReport, Finding, Tokens, check_file
+from trainables.check.view import print_report
+from trainables.data.config import DataConfig
+from trainables.data.prepared import load_task, prepare
+from trainables.data.rows import PARTS
 
 COUNT = 200
 WORDS = ("budget", "impôt", "marché", "agent", "commune", "loyer", "pension", "recette", "dépense", "visa")

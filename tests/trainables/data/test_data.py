@@ -13,14 +13,14 @@ import pytest
 from evaluation.errors import InputError
 from evaluation.task import fold
 from tests.conftest import TinyBase
-from tests.test_sources import beir
-from trainables.base_embeddings import passage_embeddings
-from trainables.batches import batch_sampler_for, training_columns
+from tests.trainables.data.test_sources import beir
+from trainables.batches.passages import passage_embeddings
+from trainables.batches.sampler import batch_sampler_for, training_columns
 from trainables.config import TrialConfig
-from trainables.data import TrialData, load_report, load_task, prepare
-from trainables.data_config import DataConfig
-from trainables.model import build_model
-from trainables.rows import PARTS
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, load_report, load_task, prepare
+from trainables.data.rows import PARTS
+from trainables.model.build import build_model
 
 
 def rows_of(concepts: int = 60) -> list[dict[str, Any]]:

@@ -15,11 +15,11 @@ import pyarrow.parquet
 import pytest
 
 from evaluation.errors import InputError
-from trainables.check import check_file
-from trainables.data import prepare
-from trainables.data_config import DataConfig
-from trainables.rows import Pair
-from trainables.survey import read_pairs
+from trainables.check.check import check_file
+from trainables.data.config import DataConfig
+from trainables.data.prepared import prepare
+from trainables.data.rows import Pair
+from trainables.data.survey import read_pairs
 
 COUNT = 60
 ROWS = [

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.errors import InputError
-from trainables.data_config import DataConfig, template_fields
-from trainables.rows import BadRow, DroppedRow, Pair
-from trainables.survey import read_pairs
+from trainables.data.config import DataConfig, template_fields
+from trainables.data.rows import BadRow, DroppedRow, Pair
+from trainables.data.survey import read_pairs
 
 ROWS: list[dict[str, Any]] = [
     {

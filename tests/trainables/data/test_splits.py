@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.task import fold
-from trainables.data import load_task, prepare
-from trainables.data_config import DataConfig, Split
-from trainables.splits import DEV, LEFT_OUT, TEST, TRAIN, UNDECIDED, assign, components, draw, leave_out_shared
-from trainables.survey import Survey, survey
+from trainables.data.config import DataConfig, Split
+from trainables.data.prepared import load_task, prepare
+from trainables.data.splits import DEV, LEFT_OUT, TEST, TRAIN, UNDECIDED, assign, components, draw, leave_out_shared
+from trainables.data.survey import Survey, survey
 
 
 def surveyed(rows: list[dict[str, Any]], folder: Path, seed: int = 0, **options: Any) -> Survey:

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModel, ModernBertConfig, PreTrainedMode
 
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, FIGURES
-from trainables.adapters import lora_config, parse_targets, resolve_targets, trained_names
 from trainables.config import TrialConfig
+from trainables.model.adapters import lora_config, parse_targets, resolve_targets, trained_names
 
 TARGET_SETS = ("q", "k", "v", "o", "ffn", "qk", "qv", "qkv", "attention", "all-linear", "qv+ffn")
 QUERY = {"deberta-v2": "query_proj"}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sentence_transformers import SentenceTransformer
 
-import trainables.hub as hub
+import trainables.bases.hub as hub
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, TinyBase
-from trainables.bases import DEFAULT_TASK, FAMILIES, find_family, resolve_base, usable_positions
+from trainables.bases.families import DEFAULT_TASK, FAMILIES, find_family, resolve_base, usable_positions
 from trainables.config import TrialConfig
 
 

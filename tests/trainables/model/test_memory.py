@@ -9,12 +9,12 @@ from transformers import AutoConfig, AutoModel
 
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, TinyBase
-from trainables.adapters import lora_config
-from trainables.bases import ResolvedBase, resolve_base
+from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
-from trainables.memory import GIB, count_parameters, estimate_memory, fit_to_memory
-from trainables.model import build_model
-from trainables.plan import optimizer_steps, plan_notes, plan_rows, plan_table
+from trainables.model.adapters import lora_config
+from trainables.model.build import build_model
+from trainables.plan.memory import GIB, count_parameters, estimate_memory, fit_to_memory
+from trainables.plan.rows import optimizer_steps, plan_notes, plan_rows, plan_table
 
 E5 = "intfloat/multilingual-e5-large-instruct"
 

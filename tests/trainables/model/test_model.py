@@ -13,16 +13,16 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-import trainables.model as model_module
+import trainables.model.build as model_module
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, BASES, TEXTS, TinyBase
-from trainables.checkpoint import save_weights
 from trainables.config import TrialConfig
-from trainables.merge import merged_model, trained_model
-from trainables.model import build_model, forget_bases, own_weights, training_prompts
-from trainables.precision import resolve_attention, resolve_precision
-from trainables.sanity import SanityGate
-from trainables.stand_ins import make_stand_in
+from trainables.export.merge import merged_model, trained_model
+from trainables.model.build import build_model, forget_bases, own_weights, training_prompts
+from trainables.model.precision import resolve_attention, resolve_precision
+from trainables.model.stand_ins import make_stand_in
+from trainables.training.checkpoint import save_weights
+from trainables.training.sanity import SanityGate
 
 PAIRS = Dataset.from_dict({"anchor": [f"Que dit la règle {i} ?" for i in range(8)], "positive": list(TEXTS)})
 
@@ -229,7 +229,7 @@ def test_pooling_of_the_spec_replaces_that_of_the_files(tiny_base: TinyBase) -> 
 
 
 def test_deberta_falls_back_to_eager_with_a_note(tiny_base: TinyBase) -> None:
-    from trainables.bases import resolve_base
+    from trainables.bases.families import resolve_base
 
     for asked in ("auto", "sdpa", "flash_attention_2"):
         config = _config(tiny_base("deberta-v2"), attention=asked)

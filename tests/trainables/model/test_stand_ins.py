@@ -11,11 +11,11 @@ from transformers import AutoModel, AutoTokenizer
 
 from evaluation.errors import InputError
 from tests.conftest import TEXTS
-from trainables.bases import resolve_base
+from trainables.bases.families import resolve_base
 from trainables.config import TrialConfig
-from trainables.memory import meta_model
-from trainables.model import build_model
-from trainables.stand_ins import make_stand_in
+from trainables.model.build import build_model
+from trainables.model.stand_ins import make_stand_in
+from trainables.plan.memory import meta_model
 
 FOUR = (
     "intfloat/multilingual-e5-large-instruct",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.conftest import TEXTS, TinyBase
+from trainables.bases.token_counts import token_counts
 from trainables.config import TrialConfig
-from trainables.model import build_model
-from trainables.token_counts import token_counts
+from trainables.model.build import build_model
 
 
 def test_counts_are_those_of_the_models_tokenizer(tiny_base: TinyBase) -> None:

@@ -10,9 +10,9 @@ import torch
 from sentence_transformers.base.modules import Transformer
 
 from tests.conftest import ARCHITECTURES, TEXTS, Architecture, TinyBase
-from trainables import tokens as tokens_module
 from trainables.config import TrialConfig
-from trainables.model import build_model, forget_bases
+from trainables.model import kept_tokens as tokens_module
+from trainables.model.build import build_model, forget_bases
 
 
 def same(got: dict[str, Any], expected: dict[str, Any]) -> bool:

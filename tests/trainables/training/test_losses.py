@@ -12,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 from evaluation.errors import InputError
 from tests.conftest import TEXTS, TinyBase
 from trainables.config import TrialConfig
-from trainables.losses import make_loss
-from trainables.model import build_model
+from trainables.model.build import build_model
+from trainables.training.losses import make_loss
 
 ANCHORS = ["secrétariat général", "impôt", "marché public", "congés"]
 POSITIVES = [*TEXTS[:3], TEXTS[4]]

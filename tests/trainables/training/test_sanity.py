@@ -15,8 +15,8 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from tests.conftest import TEXTS, TinyBase
 from trainables.config import TrialConfig
-from trainables.model import build_model
-from trainables.sanity import SanityGate, TrialFailed
+from trainables.model.build import build_model
+from trainables.training.sanity import SanityGate, TrialFailed
 
 
 class _Trainer(SentenceTransformerTrainer):

@@ -16,15 +16,15 @@ from sentence_transformers import SentenceTransformer
 from evaluation.errors import InputError
 from evaluation.metrics import DEFAULT_METRICS
 from tests.conftest import TinyBase
-from tests.toy import trial_data
+from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
-from trainables.data import TrialData
-from trainables.export import ExportError, export_model
-from trainables.memory import HEADROOM, estimate_memory, fit_to_memory
-from trainables.merge import merged_model, trained_model
-from trainables.rungs import ADAPTER, MARKER, Rung
-from trainables.sanity import TrialFailed
+from trainables.data.prepared import TrialData
+from trainables.export.export import ExportError, export_model
+from trainables.export.merge import merged_model, trained_model
+from trainables.plan.memory import HEADROOM, estimate_memory, fit_to_memory
 from trainables.train import train
+from trainables.training.rungs import ADAPTER, MARKER, Rung
+from trainables.training.sanity import TrialFailed
 
 
 @pytest.fixture(scope="module")
