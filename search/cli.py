@@ -42,19 +42,20 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     """Show a run's trials, best first."""
-    import search.results.leaderboard as board
+    from search.results.leaderboard import LEADERBOARD, read_leaderboard
+    from search.results.table import as_csv, as_table
     from search.screen.console import make_console
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
-    metric, rows = board.read_leaderboard(run)
+    metric, rows = read_leaderboard(run)
     if as_json:
-        click.echo((run / board.LEADERBOARD).read_text())
+        click.echo((run / LEADERBOARD).read_text())
     elif as_csv:
-        click.echo(board.as_csv(rows), nl=False)
+        click.echo(as_csv(rows), nl=False)
     else:
         console = make_console()
-        console.print(board.as_table(rows, metric, title=str(run), width=console.width))
+        console.print(as_table(rows, metric, title=str(run), width=console.width))
 
 
 @cli.command()

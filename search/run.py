@@ -18,8 +18,9 @@ from rich.markup import escape
 
 from evaluation.files import write_whole
 from search.results.choice import choose, mark_tied
-from search.results.leaderboard import LEADERBOARD, Row, as_table, leaderboard, write_leaderboard
+from search.results.leaderboard import LEADERBOARD, Row, leaderboard, write_leaderboard
 from search.results.promote import BENCHMARK, BEST, promote
+from search.results.table import as_table
 from search.screen.console import make_console
 from search.screen.live import LiveTable
 from search.screen.summary import gain, main_protocol, print_benchmark, print_how_to_load, savings, shown_path

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from search.results.importance import field_of
-from search.results.leaderboard import shown
+from search.results.table import shown
 
 
 @dataclass(frozen=True)

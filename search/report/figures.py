@@ -11,7 +11,8 @@ from plotly.colors import sample_colorscale
 
 from search.report.axes import Axis
 from search.report.gather import RunData
-from search.results.leaderboard import Row, shown
+from search.results.leaderboard import Row
+from search.results.table import shown
 
 BLUE, ORANGE, GREY, GREEN, RED = "#4385d6", "#e8792b", "#8b929c", "#2e9d5b", "#d64545"
 SCALE = [GREY, BLUE, ORANGE]  # worst to best: three colours that stand out from black and from white

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from evaluation.compare import holm
 from search.report.figures import figures
 from search.report.gather import RunData
-from search.results.leaderboard import Row, shown
+from search.results.leaderboard import Row
+from search.results.table import shown
 from search.screen.summary import forgetting, gain, savings
 from trainables.data.prepared import OLD_TEST
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from search.results.leaderboard import Row, stage
+from search.results.leaderboard import Row
 from trainables.training.rungs import SCORES
 
 RESAMPLES = 2_000  # of each comparison, for a mark and not for a published interval: 0.4 s with 2,000 concepts
@@ -90,6 +90,14 @@ def choose(rows: Sequence[Row]) -> Choice | None:
                 f"rather than trial {best.trial}, {best.score:.4f} with {_cost(best)}."
             )
     return Choice(chosen, reason + stage(chosen))
+
+
+def stage(row: Row) -> str:
+    """A sentence on weights that are not those of a whole training; empty where they are."""
+    if row.best_rung == row.rungs:
+        return ""
+    stopped = f"; the pruner stopped it at rung {row.rung}" if row.state == "PRUNED" else ""
+    return f" The weights are those of rung {row.best_rung} of {row.rungs}, which scored best on dev{stopped}."
 
 
 def _scores(run: Path, row: Row) -> Scores:

@@ -17,8 +17,9 @@ from evaluation.errors import InputError
 from evaluation.files import write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
-from search.results.choice import checkpoint_folder
-from search.results.leaderboard import Row, rate, read_leaderboard, shown, stage
+from search.results.choice import checkpoint_folder, stage
+from search.results.leaderboard import Row, read_leaderboard
+from search.results.table import rate, shown
 from search.spec.load import SearchSpec
 from trainables.config import TrialConfig
 

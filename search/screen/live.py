@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from search.results.leaderboard import Row, as_table, leaderboard, rate
+from search.results.leaderboard import Row, leaderboard
+from search.results.table import as_table, rate
 from search.study.study import Study
 
 

@@ -13,8 +13,9 @@ import pytest
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from search.results.choice import SCORES, checkpoint_folder, choose, mark_tied
-from search.results.leaderboard import Row, as_csv, as_table, read_leaderboard, stage, write_leaderboard
+from search.results.choice import SCORES, checkpoint_folder, choose, mark_tied, stage
+from search.results.leaderboard import Row, read_leaderboard, write_leaderboard
+from search.results.table import as_csv, as_table
 from tests.kit.toy_run import METRIC, make_run
 
 QUERIES = 200
