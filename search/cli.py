@@ -42,8 +42,8 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     """Show a run's trials, best first."""
+    from search.results import table
     from search.results.leaderboard import LEADERBOARD, read_leaderboard
-    from search.results.table import as_csv, as_table
     from search.screen.console import make_console
 
     if as_json and as_csv:
@@ -52,10 +52,10 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     if as_json:
         click.echo((run / LEADERBOARD).read_text())
     elif as_csv:
-        click.echo(as_csv(rows), nl=False)
+        click.echo(table.as_csv(rows), nl=False)
     else:
         console = make_console()
-        console.print(as_table(rows, metric, title=str(run), width=console.width))
+        console.print(table.as_table(rows, metric, title=str(run), width=console.width))
 
 
 @cli.command()
