@@ -1,0 +1,86 @@
+"""Where everything of a run lies. No other module spells a name of the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one search, `runs/<name>/`, as it is found: a run that was moved still works.
+
+    Attributes:
+        path: the folder; it need not exist.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def spec(self) -> Path:
+        """The resolved spec: every default written out, versions, git commit, seed."""
+        return self.path / "spec.json"
+
+    @property
+    def data(self) -> Path:
+        """Folder of the parts and the data report."""
+        return self.path / "data"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna study."""
+        return self.path / "study.journal"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own folder, which holds the trials' folders."""
+        return self.path / "tune"
+
+    def trial(self, number: int) -> Path:
+        """Folder of a trial's checkpoints."""
+        return self.tune / f"trial_{number:04d}"
+
+    def checkpoint(self, number: int, recorded: str) -> Path:
+        """A trial's checkpoint, of which the study recorded the path that it was written to, maybe elsewhere."""
+        return self.trial(number) / Path(recorded).name
+
+    @property
+    def cache(self) -> Path:
+        """What trials share: converted weights, mined negatives, embeddings."""
+        return self.path / "cache"
+
+    @property
+    def embeddings(self) -> Path:
+        """Embeddings of the benchmark, by what decides them."""
+        return self.cache / "embeddings"
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.path / "leaderboard.json"
+
+    @property
+    def benchmark(self) -> Path:
+        """Written last of a search: its existence means that the search has come to its end."""
+        return self.path / "benchmark.json"
+
+    def scores(self, model: Literal["base", "best"], part: str) -> Path:
+        """Test scores, query by query, of a model under a protocol or on the old test part."""
+        return self.path / "benchmark" / f"{model}-{part}.npz"
+
+    @property
+    def best(self) -> Path:
+        """The exported model."""
+        return self.path / "best"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"

@@ -1,0 +1,146 @@
+"""What `benchmark.json` holds: base and best model on the test part. Written and read here, nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from evaluation.compare import Comparison, compare
+from evaluation.errors import InputError
+from evaluation.files import write_whole
+from evaluation.retrieval import Scores
+from evaluation.task import RetrievalTask
+
+
+@dataclass(frozen=True)
+class Part:
+    """Base and best under one protocol.
+
+    Attributes:
+        queries, passages, concepts: how many.
+        left_out: what the task leaves out, in sentences.
+        base, best: metric -> mean over the queries.
+        comparisons: metric -> best against base, paired, concepts resampled.
+    """
+
+    queries: int
+    passages: int
+    concepts: int
+    base: dict[str, float]
+    best: dict[str, float]
+    comparisons: dict[str, Comparison]
+    left_out: tuple[str, ...] = ()  # runs of earlier versions do not say
+
+    @classmethod
+    def of(cls, task: RetrievalTask, before: Scores, after: Scores, metrics: Sequence[str]) -> Part:
+        """Compare two models' scores on one task."""
+        return cls(
+            queries=len(task.queries),
+            passages=len(task.corpus),
+            concepts=len(set(task.groups.values())),
+            base=before.means,
+            best=after.means,
+            comparisons={metric: compare(before, after, metric) for metric in metrics},
+            left_out=tuple(task.left_out),
+        )
+
+
+@dataclass(frozen=True)
+class DevAndTest:
+    """One model's score on the part that chose and on the part that judges.
+
+    The base was chosen on neither, so its difference says how much harder the test part is.
+    """
+
+    dev: float
+    test: float
+
+    @property
+    def difference(self) -> float:
+        """Dev minus test."""
+        return self.dev - self.test
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """How much of the winner's dev score was luck of the choice, beside the base, on which nothing was chosen."""
+
+    best: DevAndTest
+    base: DevAndTest
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The model in `best/`.
+
+    Attributes:
+        trial: whose weights it has.
+        folder: name in the run's folder.
+        reload_cosine: lowest cosine between the reloaded export and the model it came from.
+    """
+
+    trial: int
+    folder: str
+    reload_cosine: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The end of a search.
+
+    Attributes:
+        metric: that the search maximised on dev.
+        base: hub id or folder.
+        best: what was exported.
+        protocols: protocol -> its part; without one that the test part has no queries for.
+        old_test: the test part of the run that this one continues.
+        optimism: None where the search's own protocol has no test queries.
+        seconds: phase of the search -> seconds.
+    """
+
+    metric: str
+    base: str
+    best: Exported
+    protocols: dict[str, Part]
+    old_test: Part | None = None
+    optimism: Optimism | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    part: str = "test"
+
+    def main_protocol(self, wanted: str) -> str | None:
+        """The protocol that decides: the search's own where the test part has queries for it; None without any."""
+        return wanted if wanted in self.protocols else next(iter(self.protocols), None)
+
+    def write(self, path: Path) -> None:
+        """Write the file whole. Differences are written beside what they follow from, for whoever reads it by hand."""
+        document: dict[str, Any] = asdict(self)
+        if self.optimism is None:
+            del document["optimism"]
+        else:
+            for name in ("best", "base"):
+                document["optimism"][name]["difference"] = getattr(self.optimism, name).difference
+        if self.old_test is None:
+            del document["old_test"]
+        write_whole(path, json.dumps(document, indent=1, ensure_ascii=False))
+
+    @classmethod
+    def read(cls, path: Path) -> Benchmark:
+        """Read what `write`, or an earlier version, wrote.
+
+        Raises:
+            InputError: the file is no benchmark.
+        """
+        try:
+            return _FILE.validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path}: not a benchmark of a search ({where}: {first['msg']})") from None
+
+
+_FILE = TypeAdapter(Benchmark)
