@@ -1,10 +1,11 @@
-"""The house's own rules: imports run one way, and the command line starts light."""
+"""The house's own rules: imports run one way, no two files or rooms import each other, the command line starts light."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,53 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ABOVE = {"evaluation": {"trainables", "search"}, "trainables": {"search"}, "search": set()}
 FORBIDDEN = {"evaluation": {"ray", "optuna", "peft"}, "trainables": {"ray", "optuna"}, "search": set()}
+DOORS = {"evaluation": 12, "trainables": 14, "search": 17}  # at most: what a newcomer sees who opens the package
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for package in ABOVE for path in (ROOT / package).rglob("*.py")}
 
 
 def imported(path: Path) -> set[str]:
+    """Full names of what a file imports, wherever in it: `from a.b import c` gives a.b and a.b.c."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
+            assert not node.level, f"{path}: a relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def own_imports(name: str) -> set[str]:
+    """The modules of this project that a module imports; a package only where it is more than its docstring."""
+    return (imported(MODULES[name]) & MODULES.keys()) - {name}
+
+
+def room(name: str) -> str:
+    """A file's sub-package; a file at the root of its package is a room of its own."""
+    parts = name.split(".")
+    return ".".join(parts[:2])
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle of the graph; empty where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def test_the_search_for_circles_finds_one() -> None:
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+    assert not circle({"a": {"b", "c"}, "b": {"c"}})
 
 
 @pytest.mark.parametrize("package", ABOVE)
@@ -29,7 +67,32 @@ def test_imports_run_one_way(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     for path in files:
-        assert not imported(path) & (ABOVE[package] | FORBIDDEN[package]), path
+        assert not {name.split(".")[0] for name in imported(path)} & (ABOVE[package] | FORBIDDEN[package]), path
+
+
+def test_no_two_files_import_each_other() -> None:
+    assert len(MODULES) > 80
+    assert not circle({name: own_imports(name) - {name.rpartition(".")[0]} for name in MODULES})
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for name in MODULES:
+        if "." in name:  # a package's own door, such as `search`, opens on all of its rooms
+            graph.setdefault(room(name), set()).update(room(other) for other in own_imports(name) if "." in other)
+    assert not circle({name: others - {name} for name, others in graph.items()})
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_the_root_of_a_package_holds_its_front_doors_only(package: str) -> None:
+    seen = {p.name for p in (ROOT / package).iterdir() if not p.name.startswith("__")}
+    assert len(seen) <= DOORS[package], sorted(seen)
+
+
+def test_every_room_says_what_it_holds() -> None:
+    for package in ABOVE:
+        for path in (ROOT / package).rglob("__init__.py"):
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""A run for notebooks: its leaderboard, curves, benchmark and queries as data frames, its model and its report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from evaluation.compare import holm
+from evaluation.errors import InputError
+from evaluation.retrieval import Scores
+from search.paths import RunFolder
+from search.report.gather import RunData, gather
+from search.results.benchmark import Benchmark
+from search.results.leaderboard import Row
+from trainables.data.prepared import load_report, load_task
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+STATES = ("COMPLETE", "PRUNED", "RUNNING", "FAIL")
+
+
+class OpenRun:
+    """A search that has ended, was stopped or is at work. Each call reads the folder as it is now."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = RunFolder(folder.resolve())
+
+    def __repr__(self) -> str:
+        return f"open_run({str(self.folder.path)!r})"
+
+    def leaderboard(self) -> pd.DataFrame:
+        """One row a trial, best first, indexed by its number.
+
+        Columns: rank (0: not ranked), state (category), score and error (dev metric of the best rung and its standard
+        error, NaN before the first), tied, rung, best_rung, rungs, trainable, pairs, planned_pairs, seconds, failure;
+        then the fields of its configuration, and the dev metrics of its best rung.
+        """
+        rows = self._gathered().rows
+        frame = pd.DataFrame([_flat(row) for row in rows]).set_index("trial")
+        frame["state"] = pd.Categorical(frame["state"], STATES)
+        return frame.astype({"score": float, "error": float, "trainable": "Int64"})
+
+    def curves(self) -> pd.DataFrame:
+        """One row for each dev evaluation: trial, rung, score, error (of the searched metric)."""
+        points = [
+            {"trial": trial, **asdict(point)} for trial, curve in self._gathered().curves.items() for point in curve
+        ]
+        types = {"trial": int, "rung": int, "score": float, "error": float}
+        return pd.DataFrame(points, columns=list(types)).astype(types)
+
+    def benchmark(self) -> pd.DataFrame:
+        """Base against best on the test part, one row for each protocol and metric.
+
+        Columns: protocol, metric, base, best, difference, low, high (95 % interval), p_value, p_holm (corrected over
+        the table), queries, groups (of concepts, the unit of resampling).
+
+        Raises:
+            InputError: the search has not come to its benchmark.
+        """
+        rows = [
+            {"protocol": protocol, **asdict(comparison)}
+            for protocol, part in self._benchmarked().protocols.items()
+            for comparison in part.comparisons.values()
+        ]
+        frame = pd.DataFrame(rows).rename(columns={"other": "best"})
+        frame.insert(frame.columns.get_loc("p_value") + 1, "p_holm", holm(list(frame["p_value"])))
+        return frame
+
+    def movers(self) -> pd.DataFrame:
+        """Every test query with the searched metric before and after, the most improved first.
+
+        Columns: query, before, after, change, relevant (how many passages answer it), first_before and first_after
+        (the passage that each model ranks first).
+
+        Raises:
+            InputError: the search has not come to its benchmark, or its test part has no queries.
+        """
+        benchmark = self._benchmarked()
+        protocol = benchmark.main_protocol(load_report(self.folder.data).config.protocol)
+        if protocol is None:
+            raise InputError(f"{self.folder.path}: its benchmark has no test queries, expected some to compare")
+        task = load_task(self.folder.data, benchmark.part, protocol)  # type: ignore[arg-type]  # a protocol's name
+        base, best = (Scores.load(self.folder.scores(model, protocol)) for model in ("base", "best"))
+        frame = pd.DataFrame(
+            {
+                "query": [task.queries[query] for query in base.query_ids],
+                "before": base.values(benchmark.metric),
+                "after": best.values(benchmark.metric),
+                "relevant": [sum(grade > 0 for grade in task.qrels[query].values()) for query in base.query_ids],
+                "first_before": [task.corpus[str(ids[0])] for ids in base.top_ids_QK],
+                "first_after": [task.corpus[str(ids[0])] for ids in best.top_ids_QK],
+            }
+        )
+        frame.insert(3, "change", frame["after"] - frame["before"])
+        return frame.sort_values("change", ascending=False, kind="stable", ignore_index=True)
+
+    def model(self) -> SentenceTransformer:
+        """The exported model.
+
+        Raises:
+            InputError: the search has not come to its end.
+        """
+        if not self.folder.best.is_dir():
+            raise InputError(f"{self.folder.path}: no best/ yet; `embtune search SPEC --resume` finishes the search")
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(str(self.folder.best), model_kwargs={"use_safetensors": True})
+
+    def report(self) -> Path:
+        """Write the HTML report and return its path."""
+        from search.report.write import write_report
+
+        return write_report(self.folder.path)
+
+    def _gathered(self) -> RunData:
+        return gather(self.folder.path)
+
+    def _benchmarked(self) -> Benchmark:
+        if not self.folder.benchmark.exists():
+            raise InputError(f"{self.folder.path}: no benchmark.json yet; expected a search that has ended")
+        return Benchmark.read(self.folder.benchmark)
+
+
+def open_run(folder: str | Path) -> OpenRun:
+    """Open a search's folder, such as runs/demo.
+
+    Raises:
+        InputError: the folder is no run.
+    """
+    run = OpenRun(Path(folder))
+    if not run.folder.spec.is_file():
+        raise InputError(f"{folder}: no spec.json; expected the folder of a search, such as runs/demo")
+    return run
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    told = {k: v for k, v in asdict(row).items() if k not in ("config", "metrics", "checkpoint")}
+    return {**told, **row.config, **row.metrics}
