@@ -114,7 +114,7 @@ def _meaning(path: str, name: str, info: FieldInfo) -> str:
     headings = [_inner(path, name, one, len(models)) for one in models]
     keys = ", ".join(f"[{heading}](#{_slug(heading)})" for heading in headings)
     own = info.description or _sentence(models[0]).split(". ")[0].removesuffix(".")
-    return own + (f"; keys of {keys}" if keys else "")
+    return own + (f"; keys: {keys}" if keys else "")
 
 
 def _inner(path: str, name: str, model: type[BaseModel], several: int) -> str:
