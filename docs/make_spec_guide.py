@@ -79,7 +79,7 @@ def _type(path: str, name: str, part: Any, info: FieldInfo) -> str:
         return ", ".join(f"`{value}`" for value in get_args(part))
     if get_origin(part) in (list, tuple):
         item = next(iter(get_args(part)))
-        return f"list of {'keys' if get_origin(item) is dict else {int: 'whole numbers', str: 'texts'}[item]}"
+        return f"list of {'`{...}`' if get_origin(item) is dict else {int: 'whole numbers', str: 'texts'}[item]}"
     if _is_model(part):
         needed = [key for key, inner in part.model_fields.items() if inner.is_required()]
         return f"`{{{', '.join([*needed, '...'])}}}`"
