@@ -20,17 +20,17 @@ class TrialConfig(BaseModel):
 
     # The base model
     base: str = Field(min_length=1, description="hub id or local folder of the base model")
-    revision: str | None = Field(None, description="commit, branch or tag of a hub model; none: its default branch")
+    revision: str | None = Field(None, description="commit, branch or tag of a hub model; null: its default branch")
     trust_remote_code: bool = Field(False, description="run the code that the base's repository brings")
     task: str | None = Field(None, description="task text of an instruct base's query prompt")
     query_prompt: str | None = Field(
-        None, description="text before each query; none: what the base's files or family say"
+        None, description="text before each query; null: what the base's files or family say"
     )
-    passage_prompt: str | None = Field(None, description="text before each passage; none: likewise")
+    passage_prompt: str | None = Field(None, description="text before each passage; null: likewise")
     pooling: Literal["mean", "cls", "lasttoken"] | None = Field(
-        None, description="none: what the base's files or family say"
+        None, description="how token vectors become one; null: what the base's files or family say"
     )
-    max_length: int | None = Field(None, ge=4, description="tokens, prompt included; none: the base's own maximum")
+    max_length: int | None = Field(None, ge=4, description="tokens, prompt included; null: the base's own maximum")
 
     # What is trained
     method: Method = Field(
@@ -39,7 +39,7 @@ class TrialConfig(BaseModel):
     targets: str = Field(
         "qv", description="LoRA targets by meaning: q, k, v, o, ffn, or qk, qv, qkv, attention, all-linear"
     )
-    last_n: int | None = Field(None, ge=1, description="adapt the last n layers only; none: all layers")
+    last_n: int | None = Field(None, ge=1, description="adapt the last n layers only; null: all layers")
     r: int = Field(16, ge=1, description="LoRA rank")
     alpha: float = Field(
         32.0, gt=0, description="LoRA scale: the update is multiplied by alpha / r, with rsLoRA by alpha / sqrt(r)"
@@ -56,8 +56,8 @@ class TrialConfig(BaseModel):
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
         "linear", description="learning rate after warm-up"
     )
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are scaled down to it")
     batches: BatchStrategy = Field("in_batch", description="how batches are composed: trainables/batches/sampler.py")
     mixed_share: float = Field(0.5, ge=0, le=1, description="mixed: share of the batches that are clustered")
     refresh: bool = Field(
@@ -84,12 +84,14 @@ class TrialConfig(BaseModel):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: the fastest that the device computes natively"
     )
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field("auto")
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="auto: the fastest that the base, the number format and the device allow"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more time")
     micro_batch_tokens: int | None = Field(
         None, ge=64, description="cached loss: tokens held in memory at once (arXiv 2101.06983)"
     )
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, description="of batches, adapter and dropout; a spec gives it at the top level")
 
     @field_validator("targets")
     @classmethod

@@ -32,7 +32,11 @@ class Section(BaseModel):
 class SamplerSpec(Section):
     """Who proposes configurations."""
 
-    name: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    name: Literal["tpe", "gp", "random", "grid"] = Field(
+        "tpe",
+        description="tpe: from what scored well so far; gp: a Gaussian process, for spaces without conditions; "
+        "random: at random; grid: each combination of lists once",
+    )
     startup: int = Field(
         8, ge=0, description="tpe, gp: trials drawn at random, starting points included, before it models"
     )
@@ -41,7 +45,9 @@ class SamplerSpec(Section):
 class PrunerSpec(Section):
     """Who stops bad trials. Steps are rungs: equal shares of a trial's training."""
 
-    name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = "halving"
+    name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = Field(
+        "halving", description="what the next keys belong to; none: each trial goes to its end"
+    )
     reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung")
     percentile: float = Field(50.0, gt=0, lt=100, description="percentile: share of the trials at a rung that go on")
     startup: int = Field(3, ge=0, description="median, percentile: finished trials before anything is stopped")
@@ -54,7 +60,7 @@ class PrunerSpec(Section):
 class BudgetSpec(Section):
     """When the search ends: whichever comes first."""
 
-    trials: int = Field(20, ge=1)
+    trials: int = Field(20, ge=1, description="trials that are run, pruned and failed ones included")
     hours: float | None = Field(
         None, gt=0, description="wall time after which no trial starts; those that run go to their end"
     )
@@ -74,7 +80,7 @@ class ResourcesSpec(Section):
         1, ge=1, description="processes that train one trial together, each on its own GPU; they share out its batches"
     )
     memory_gb: float | None = Field(
-        None, gt=0, description="GiB of its device that a trial may take; none: its share of the GPU, no limit on CPUs"
+        None, gt=0, description="GiB of its device that a trial may take; null: its share of the GPU, no limit on CPUs"
     )
     concurrent: int = Field(0, ge=0, description="trials at once; 0: as many as fit the cluster")
     retries: int = Field(2, ge=0, description="restarts of a trial whose worker died, from its last rung")
@@ -104,9 +110,9 @@ class SearchSpec(Section):
     """One search, complete."""
 
     name: str = Field("", description="of the run's folder; empty: the file's name")
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, description="of everything that is drawn: splits, proposals, batches, dropout")
     data: DataConfig
-    space: dict[str, Any]
+    space: dict[str, Any] = Field(description="what a trial's configuration may be, field by field")
     constraints: list[str] = Field(
         default_factory=list, description="between fields that hold numbers, such as r * batch_size <= 1024"
     )

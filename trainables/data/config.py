@@ -51,11 +51,11 @@ class Columns(BaseModel):
 
     anchor: Template = Field("anchor", description="the query")
     positive: Template = Field("positive", description="the passage that answers it")
-    negative: str | None = Field(None, description="passages that do not answer it, one text or a list; none: negative")
-    concept: str | None = Field(None, description="rows of one concept stay together; none: concept or cluster_id")
-    kind: str | None = Field(None, description="definition, context, ...; none: kind")
-    domain: str | None = Field(None, description="domain or list of domains, the first counts; none: domain or domains")
-    split: str | None = Field(None, description="train, dev or test; none: split")
+    negative: str | None = Field(None, description="passages that do not answer it, one text or a list; null: negative")
+    concept: str | None = Field(None, description="rows of one concept stay together; null: concept or cluster_id")
+    kind: str | None = Field(None, description="definition, context, ...; null: kind")
+    domain: str | None = Field(None, description="domain or list of domains, the first counts; null: domain or domains")
+    split: str | None = Field(None, description="train, dev or test; null: split")
 
 
 class Drop(BaseModel):
@@ -87,9 +87,9 @@ class Files(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train: str
-    dev: str | None = None
-    test: str | None = None
+    train: str = Field(description="file of the training rows")
+    dev: str | None = Field(None, description="file of the rows that choose between trials; null: cut from train")
+    test: str | None = Field(None, description="file of the rows that judge the winner; null: cut from train")
 
 
 class Hub(BaseModel):
@@ -99,8 +99,8 @@ class Hub(BaseModel):
 
     hub: str = Field(description="owner/name")
     name: str | None = Field(None, description="configuration of the data set")
-    split: str | None = Field(None, description="one split of it; none: its train, validation and test as given parts")
-    revision: str | None = Field(None, description="commit, branch or tag; none: its default branch")
+    split: str | None = Field(None, description="one split of it; null: its train, validation and test as given parts")
+    revision: str | None = Field(None, description="commit, branch or tag; null: its default branch")
 
 
 class DataConfig(BaseModel):
@@ -123,7 +123,7 @@ class DataConfig(BaseModel):
     distractors: bool = Field(
         False, description="search dev and test queries among the passages of every part, as in a real index"
     )
-    max_rows: int | None = Field(None, ge=1, description="read so many rows from the top of each file; none: all")
+    max_rows: int | None = Field(None, ge=1, description="read so many rows from the top of each file; null: all")
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
