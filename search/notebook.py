@@ -1,7 +1,8 @@
-"""A run for notebooks: its leaderboard, curves, benchmark and queries as data frames, its model and its report."""
+"""A search from Python: run it, open its folder, and have its tables as data frames."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 STATES = ("COMPLETE", "PRUNED", "RUNNING", "FAIL")
+
+
+class SearchFailedError(RuntimeError):
+    """A search that was stopped, or of which no model came; what it printed says why."""
 
 
 class OpenRun:
@@ -135,6 +140,37 @@ def open_run(folder: str | Path) -> OpenRun:
     if not run.folder.spec.is_file():
         raise InputError(f"{folder}: no spec.json; expected the folder of a search, such as runs/demo")
     return run
+
+
+def run_search(
+    spec: str | Path | Mapping[str, Any],
+    runs: str | Path = "runs",
+    *,
+    resume: bool = False,
+    smoke: bool = False,
+    address: str | None = None,
+) -> OpenRun:
+    """Run a search to its end, as `embtune search` does, and open its folder.
+
+    Args:
+        spec: the YAML file, or what it would hold, with a `name`; relative paths of a dictionary start where Python
+            was started.
+        runs: folder of all runs.
+        resume: go on with a search that was stopped.
+        smoke: the whole search on tiny stand-in models.
+        address: a running Ray cluster: "auto", or HOST:PORT of its head.
+
+    Raises:
+        InputError: the spec, its data or the request for resources is wrong.
+        SearchFailedError: the search was stopped, or no trial gave a model.
+    """
+    from search.run import search_to_the_end
+    from search.spec.load import load_spec, spec_from
+
+    checked = spec_from(spec) if isinstance(spec, Mapping) else load_spec(Path(spec))
+    if search_to_the_end(checked, Path(runs), resume=resume, smoke=smoke, address=address):
+        raise SearchFailedError(f"{checked.name}: the search gave no model; what it printed says why")
+    return open_run(Path(runs) / checked.name)
 
 
 def _flat(row: Row) -> dict[str, Any]:

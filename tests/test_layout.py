@@ -1,4 +1,4 @@
-"""The house's own rules: imports run one way, no two files or rooms import each other, the command line starts light."""
+"""The house's own rules: imports run one way, no files or rooms import each other, the command line starts light."""
 
 from __future__ import annotations
 
