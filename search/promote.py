@@ -14,7 +14,7 @@ import ray
 
 from evaluation.compare import compare
 from evaluation.errors import InputError
-from evaluation.files import write_whole
+from evaluation.files import usual_modes, write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
 from search.choice import checkpoint_folder
@@ -144,6 +144,7 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         partial = dest.with_name(f".{dest.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(run / BEST, partial)
+        usual_modes(partial)  # of who exports, who may be another than who searched
         partial.rename(dest)
         return
     row = next((row for row in rows if row.trial == trial), None)
