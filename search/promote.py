@@ -32,7 +32,7 @@ def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(finish)
+    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
     document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row)))
     write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
     return document

@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from evaluation.files import write_whole
 from search.choice import choose, mark_tied
-from search.cluster_check import require_shared_storage
+from search.cluster_check import cluster_nodes, require_shared_storage, with_gpus
 from search.console import make_console
 from search.disk import require_writable
 from search.display import LiveTable
@@ -64,6 +64,8 @@ def run_search(
         with _timed(seconds, "ray"), console.status("Starting Ray" if address is None else f"Joining {address}"):
             connect(address)
         try:
+            nodes = cluster_nodes(autoscaled=address is not None)
+            spec = staging.decide(with_gpus(staging.resources, nodes))
             concurrent = concurrency(spec, autoscaled=address is not None)
             require_shared_storage(runs)
             staging.settle(console)

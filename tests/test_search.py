@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -96,6 +97,7 @@ def test_the_run_folder_is_complete(done: Done) -> None:
     record = json.loads((done.run / "spec.json").read_text())
     assert record["record"]["versions"]["ray"]
     assert record["pruner"]["name"] == "halving"  # a default, written out
+    assert record["resources"]["gpus"] == torch.cuda.is_available()  # left open in the spec, decided by the machine
 
 
 def test_a_killed_search_goes_on_and_every_trial_is_there_once(done: Done) -> None:
