@@ -37,7 +37,7 @@ PYTHONS = $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3)
 RIGHT_VERSION := import sys; print("python%d.%d" % sys.version_info[:2]); sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 FIND = for python in $(PYTHONS); do \
 	name=$$("$$python" -c '$(RIGHT_VERSION)' 2>/dev/null) || continue; \
-	if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then echo "$$python"; exit; fi; \
+	if "$$python" -c 'import venv; from ensurepip import bootstrap' 2>/dev/null; then echo "$$python"; exit; fi; \
 	bare="$${bare:-without $$name}"; \
 done; echo "$${bare:-none}"
 NONE = no Python from 3.11 to 3.13 runs here as $(if $(PYTHON),PYTHON=$(PYTHON),any of $(PYTHONS)): install one, or name \
