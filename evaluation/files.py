@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,11 @@ from uuid import uuid4
 from evaluation.errors import InputError
 
 
+def _beside(path: Path) -> Path:
+    """A hidden name beside `path` that no other writer has."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}")
+
+
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place if the block ends well and is removed if not.
@@ -20,7 +26,7 @@ def aside(path: Path) -> Iterator[Path]:
     The name is the writer's own, so that concurrent processes never write to one file; the last to end wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}")
+    draft = _beside(path)
     try:
         yield draft
         draft.replace(path)
@@ -34,6 +40,21 @@ def write_whole(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def usual_modes(path: Path) -> None:
+    """Give a file, or a folder and all that is in it, the permissions that the user's umask gives to new files.
+
+    safetensors and tempfile make theirs for their owner alone, whatever the umask says.
+    """
+    probe = _beside(path)  # os.umask tells only by setting another, for every thread
+    probe.touch(exist_ok=False)
+    usual = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for made in (path, *path.rglob("*")):  # of a file there is nothing more
+        may_enter = (usual & 0o444) >> 2 if made.is_dir() else 0
+        if stat.S_IMODE(made.stat().st_mode) != usual | may_enter:  # not every file system has permissions to set
+            made.chmod(usual | may_enter)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -31,8 +32,9 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     space = spec.parsed_space()
     report, missing = _data(spec)
     pairs = report.kept["train"] if report is not None else None
-    kind: Literal["cpu", "cuda"] = "cuda" if spec.resources.gpus else "cpu"
-    memory = share_of_memory(spec.resources.memory_gb, spec.resources.gpus)
+    gpus = float(torch.cuda.is_available()) if spec.resources.gpus is None else spec.resources.gpus
+    kind: Literal["cpu", "cuda"] = "cuda" if gpus else "cpu"
+    memory = share_of_memory(spec.resources.memory_gb, gpus)
     rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers)
     starts = [_start(spec, start) for start in spec.start]
     if as_json:

@@ -28,7 +28,7 @@ from search.smoke import smoke_spec
 from search.spec.load import SearchSpec
 from search.staging import STAND_INS, Staging, locked
 from search.study.study import Study
-from search.tune.capacity import require_shared_storage
+from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
 from search.tune.tuner import concurrency, connect, make_tuner
 from trainables.bases.families import resolve_base
@@ -65,6 +65,8 @@ def run_search(
         with _timed(seconds, "ray"), console.status("Starting Ray" if address is None else f"Joining {address}"):
             connect(address)
         try:
+            nodes = cluster_nodes(autoscaled=address is not None)
+            spec = staging.decide(with_gpus(staging.resources, nodes))
             concurrent = concurrency(spec, autoscaled=address is not None)
             require_shared_storage(runs)
             staging.settle(console)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from evaluation.errors import InputError
 from search.results.leaderboard import LEADERBOARD, read_leaderboard
 from search.results.promote import BENCHMARK
-from search.spec.load import SearchSpec
+from search.spec.load import ResourcesSpec, SearchSpec
 from search.spec.record import SPEC, read_record, write_spec
 from search.study.study import JOURNAL
 from trainables.bases.hub import fetch
@@ -107,13 +107,28 @@ class Staging:
                 raise InputError(
                     f"{self._run}: the data has changed since the search began; expected the same rows, or another name"
                 )
-        write_spec(self._spec, self._folder, report.content_hash, commits)
+            if self.resources.gpus is None:  # what was decided then holds: other number formats give other scores
+                gpus = stored["resources"]["gpus"]
+                self._spec = _with_resources(self._spec, self.resources.model_copy(update={"gpus": gpus}))
+        self._recorded = report.content_hash, commits
+        write_spec(self._spec, self._folder, *self._recorded)
         for line in _unlike(self._spec.record, read_record(self._folder)["record"]):
             console.print(f"[yellow]not as in the recorded run:[/] {line}", highlight=False, soft_wrap=True)
         parts = [f"{p} {n:,} rows of {report.concepts[p]:,} concepts" for p, n in report.kept.items()]
         console.print("data: " + ", ".join(parts), highlight=False)
         for finding in report.findings:
             console.print(f"  {finding.count:,} {finding.what} ({finding.action})", markup=False, highlight=False)
+
+    @property
+    def resources(self) -> ResourcesSpec:
+        """Of a trial, as far as the spec or the run that goes on says."""
+        return self._spec.resources
+
+    def decide(self, resources: ResourcesSpec) -> SearchSpec:
+        """The spec with its resources as the cluster decides them, and recorded so."""
+        self._spec = _with_resources(self._spec, resources)
+        write_spec(self._spec, self._folder, *self._recorded)
+        return self._spec
 
     def settle(self, console: Console) -> None:
         """Put the folder in place. An ended run of the same name is kept under another."""
@@ -132,6 +147,10 @@ class Staging:
             self._run.rename(kept)
             console.print(f"The earlier run was kept: {kept}", highlight=False)
         self._folder.rename(self._run)
+
+
+def _with_resources(spec: SearchSpec, resources: ResourcesSpec) -> SearchSpec:
+    return spec.model_copy(update={"resources": resources})
 
 
 def _unlike(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -167,9 +186,10 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
         raise InputError(
             f"{run}: resources.workers was {before} and is now {after}; expected the same, or another name"
         )
-    if (resources["gpus"] > 0) != (spec.resources.gpus > 0):  # other number formats give other scores
+    gpus = spec.resources.gpus
+    if gpus is not None and bool(resources["gpus"]) != bool(gpus):  # other number formats give other scores
         raise InputError(
-            f"{run}: resources.gpus was {resources['gpus']:g} and is now {spec.resources.gpus:g}; expected trials on "
+            f"{run}: resources.gpus was {resources['gpus'] or 0:g} and is now {gpus:g}; expected trials on "
             "the same kind of device, or another name"
         )
     for key in now:

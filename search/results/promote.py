@@ -14,7 +14,7 @@ import ray
 
 from evaluation.compare import compare
 from evaluation.errors import InputError
-from evaluation.files import write_whole
+from evaluation.files import usual_modes, write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
 from search.results.choice import checkpoint_folder, stage
@@ -33,7 +33,7 @@ def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(finish)
+    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
     document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row)))
     write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
     return document
@@ -145,6 +145,7 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         partial = dest.with_name(f".{dest.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(run / BEST, partial)
+        usual_modes(partial)  # of who exports, who may be another than who searched
         partial.rename(dest)
         return
     row = next((row for row in rows if row.trial == trial), None)

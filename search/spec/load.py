@@ -75,7 +75,11 @@ class ResourcesSpec(Section):
     """What one trial takes, and how many run at once."""
 
     cpus: int = Field(1, ge=1, description="CPU cores of a trial's process, and its torch threads")
-    gpus: float = Field(0, ge=0, description="GPUs of a trial's process; a fraction lets several trials share one")
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a trial's process; a fraction lets several trials share one; none: one where there is one",
+    )
     workers: int = Field(
         1, ge=1, description="processes that train one trial together, each on its own GPU; they share out its batches"
     )
@@ -87,14 +91,14 @@ class ResourcesSpec(Section):
 
     @field_validator("gpus")
     @classmethod
-    def _whole_or_fraction(cls, gpus: float) -> float:
-        if gpus > 1:
+    def _whole_or_fraction(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1:
             raise ValueError("a process takes one GPU or a fraction of one; expected at most 1, and workers for more")
         return gpus
 
     @model_validator(mode="after")
     def _own_gpu_each(self) -> ResourcesSpec:
-        if self.workers > 1 and self.gpus not in (0, 1):
+        if self.workers > 1 and self.gpus not in (None, 0, 1):
             raise ValueError(f"gpus: {self.gpus:g} with {self.workers} workers; expected 1, each on a GPU of its own")
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -47,6 +48,13 @@ def read_record(run: Path) -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """The commit of the embtune that runs, where it runs from a git checkout."""
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    here = Path(__file__).resolve()
+    git = shutil.which("git")
+    if git is None:
+        return None
+    # An environment may lie in a repository of its user's, which holds no file of embtune.
+    held = subprocess.run([git, "-C", str(here.parent), "ls-files", "--error-unmatch", here.name], capture_output=True)
+    if held.returncode:
+        return None
+    done = subprocess.run([git, "-C", str(here.parent), "rev-parse", "HEAD"], capture_output=True, text=True)
     return done.stdout.strip() or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,60 @@ def capacity(resources: ResourcesSpec, autoscaled: bool = False) -> int:
     Raises:
         InputError: no node has what one trial asks for, and none that has it can be started.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if autoscaled and BOOTSTRAP.exists():
-        nodes = startable_nodes(yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))) or nodes
-    fits = [room(node, resources) for node in nodes]
-    trials = sum(fits) // resources.workers  # the processes of one trial may be on several nodes
+    nodes = cluster_nodes(autoscaled)
+    trials = trials_at_once(nodes, resources)
     if not trials:
         times, on_one = (f"{resources.workers} times ", "") if resources.workers > 1 else ("", " on one node")
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise InputError(
-            f"resources: a trial asks for {times}{resources.cpus} CPUs and {resources.gpus:g} GPUs{on_one}; "
-            f"the cluster's nodes have {have}"
+            f"resources: a trial asks for {times}{resources.cpus} CPUs and {resources.gpus or 0:g} GPUs{on_one}; "
+            f"the cluster's nodes have {have}{'' if autoscaled else _unusable(nodes)}"
         )
     return trials
+
+
+def with_gpus(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> ResourcesSpec:
+    """The resources, decided where they leave `gpus` open: one for each process where a trial then fits, else none."""
+    if resources.gpus is not None:
+        return resources
+    on_gpus = resources.model_copy(update={"gpus": 1.0})
+    return on_gpus if trials_at_once(nodes, on_gpus) else resources.model_copy(update={"gpus": 0.0})
+
+
+def trials_at_once(nodes: Sequence[Mapping[str, float]], resources: ResourcesSpec) -> int:
+    """How many trials the nodes hold; the processes of one may be on several."""
+    return sum(room(node, resources) for node in nodes) // resources.workers
+
+
+def cluster_nodes(autoscaled: bool = False) -> list[dict[str, float]]:
+    """Resources of the cluster's nodes, or of those that its autoscaler may start.
+
+    On this machine alone, a GPU counts where torch can use it: Ray asks the driver, which knows no build of torch.
+    """
+    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if autoscaled:
+        return (BOOTSTRAP.exists() and startable_nodes(yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8")))) or nodes
+    return usable_nodes(nodes, _torch_uses_gpus)
+
+
+def usable_nodes(nodes: list[dict[str, float]], usable: Callable[[], bool]) -> list[dict[str, float]]:
+    """The nodes without their GPUs where these are not usable, which is asked only where there are any."""
+    if not any(node.get("GPU") for node in nodes) or usable():
+        return nodes
+    return [node | {"GPU": 0.0} for node in nodes]
+
+
+def _torch_uses_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _unusable(nodes: Sequence[Mapping[str, float]]) -> str:
+    """What a message adds where Ray sees a GPU and these nodes have none."""
+    if any(node.get("GPU") for node in nodes) or not ray.cluster_resources().get("GPU"):
+        return ""
+    return " that torch can use (its build or the driver is for another)"
 
 
 def startable_nodes(config: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -53,11 +94,11 @@ def startable_nodes(config: Mapping[str, Any]) -> list[dict[str, float]]:
 
 def room(node: Mapping[str, float], resources: ResourcesSpec) -> int:
     """How many processes of trials a node can hold."""
-    gpus, by_gpu = int(node.get("GPU", 0)), 10**6
-    if resources.gpus >= 1:
-        by_gpu = gpus // int(resources.gpus)
-    elif resources.gpus:
-        by_gpu = gpus * int(1 / resources.gpus + 1e-9)  # a fraction is of one GPU
+    gpus, by_gpu, asked = int(node.get("GPU", 0)), 10**6, resources.gpus or 0
+    if asked >= 1:
+        by_gpu = gpus // int(asked)
+    elif asked:
+        by_gpu = gpus * int(1 / asked + 1e-9)  # a fraction is of one GPU
     return min(int(node.get("CPU", 0) // resources.cpus), by_gpu)
 
 

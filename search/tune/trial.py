@@ -107,7 +107,7 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
             metric=setting.metric,
             cache=setting.run / "cache",
             device=None if setting.resources.gpus else "cpu",  # Ray hides no GPU from trials that ask for none
-            memory=share_of_memory(setting.resources.memory_gb, setting.resources.gpus),
+            memory=share_of_memory(setting.resources.memory_gb, setting.resources.gpus or 0),
         )
     finally:
         if setting.resources.gpus:

@@ -89,7 +89,7 @@ def make_tuner(
     searcher, stopper = bridge(study)
     trainable = partial(run_trial, run=str(run), metric=spec.metric, resources=spec.resources)
     trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
-    request = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    request = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus or 0}
     if spec.resources.workers > 1:
         request = {"memory": 2**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
     return tune.Tuner(

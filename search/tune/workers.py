@@ -43,7 +43,7 @@ def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting
         part,
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
-            use_gpu=resources.gpus > 0,
+            use_gpu=bool(resources.gpus),
             resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.gpus else {}),
         ),
         # The others wait while the first evaluates on the dev part; Ray itself sees to processes that are dead.

@@ -14,13 +14,14 @@ EMBTUNE = [sys.executable, "-m", "search"]
 
 
 def embtune(
-    *arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None
+    *arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None, umask: int = -1
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, with this one's environment unless another is given."""
+    """Run the command in a process of its own, with this one's environment and umask unless others are given."""
     return subprocess.run(
         [*EMBTUNE, *map(str, arguments)],
         cwd=cwd,
         env=environment,
+        umask=umask,
         capture_output=True,
         text=True,
         timeout=300,

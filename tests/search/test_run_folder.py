@@ -15,7 +15,7 @@ from search.results.leaderboard import leaderboard, write_leaderboard
 from search.spec.load import load_spec
 from search.spec.record import SPEC, read_record
 from search.staging import Staging, check_same_search
-from search.study.study import Study
+from search.study.study import JOURNAL, Study
 from tests.conftest import TinyBase
 from tests.kit.toy import write_pairs, write_spec
 
@@ -63,6 +63,25 @@ def test_more_of_the_same_goes_on_and_another_search_is_refused(
     with pytest.raises(InputError) as caught:
         check_same_search(changed, read_record(run), run)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_search_goes_on_with_the_gpus_that_it_began_with(tiny_base: TinyBase, tmp_path: Path, gpus: int) -> None:
+    """Whatever the machine has by then: other number formats give other scores."""
+    spec, run = load_spec(write_spec(tmp_path, tiny_base("bert"))), tmp_path / "runs" / "toy"
+    run.parent.mkdir()
+    console = Console(file=io.StringIO())
+    with Staging(spec, run, resume=False) as staging:
+        staging.prepare(console)
+        assert staging.resources.gpus is None
+        decided = staging.decide(staging.resources.model_copy(update={"gpus": gpus}))
+        assert (decided.resources.gpus, decided.folder) == (gpus, spec.folder)
+        staging.settle(console)
+    assert read_record(run)["resources"]["gpus"] == gpus
+    (run / JOURNAL).touch()
+    with Staging(spec, run, resume=True) as staging:
+        staging.prepare(console)
+        assert staging.resources.gpus == gpus
 
 
 def test_repeating_a_run_says_what_is_not_as_it_was(run: Path, tmp_path: Path) -> None:

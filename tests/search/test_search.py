@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -30,10 +31,19 @@ from tests.conftest import TinyBase
 from tests.kit.command import EMBTUNE, embtune, embtune_here
 from tests.kit.toy import DEMO, write_spec
 
+UMASK = 0o027  # of the searches: another than the usual 022, so that what looks at neither shows
+
 
 def journal(run: Path) -> optuna.Study:
     storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
     return optuna.load_study(study_name=None, storage=storage)
+
+
+def own_umask() -> int:
+    """This process's."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        umask=UMASK,
     )
     deadline = time.monotonic() + 120
     while not list(run.glob("tune/trial_0000/checkpoint-*/rung.json")) and time.monotonic() < deadline:
@@ -66,7 +77,7 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
     process.wait()
     killed = journal(run).trials
     refused = embtune_here("search", spec, cwd=folder)
-    finished = embtune("search", spec, "--resume", cwd=folder)
+    finished = embtune("search", spec, "--resume", cwd=folder, umask=UMASK)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return Done(folder, run, killed, refused, finished.stdout)
 
@@ -86,6 +97,7 @@ def test_the_run_folder_is_complete(done: Done) -> None:
     record = json.loads((done.run / "spec.json").read_text())
     assert record["record"]["versions"]["ray"]
     assert record["pruner"]["name"] == "halving"  # a default, written out
+    assert record["resources"]["gpus"] == torch.cuda.is_available()  # left open in the spec, decided by the machine
 
 
 def test_a_killed_search_goes_on_and_every_trial_is_there_once(done: Done) -> None:
@@ -155,6 +167,12 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
     assert verdict in " ".join(done.output.split())
 
 
+def test_every_file_of_a_run_is_as_readable_as_the_umask_says(done: Done) -> None:
+    made = list(done.run.rglob("*"))
+    assert any(path.parent.name == "best" and path.suffix == ".safetensors" for path in made)
+    assert [path for path in made if path.stat().st_mode & 0o777 != (0o750 if path.is_dir() else 0o640)] == []
+
+
 def test_the_leaderboard_command_prints_json_and_csv(done: Done) -> None:
     shown = embtune_here("leaderboard", done.run, "--json", cwd=done.folder)
     assert json.loads(shown.stdout)["rows"][0]["rank"] == 1
@@ -170,6 +188,8 @@ def test_export_writes_the_best_and_a_chosen_trial(done: Done, tmp_path: Path) -
     exported = embtune_here("export", done.run, tmp_path / "b", "--trial", str(other), cwd=done.folder)
     assert exported.returncode == 0, exported.stderr
     assert json.loads((tmp_path / "b" / "embtune.json").read_text())["trial"] == other
+    modes = {path.stat().st_mode & 0o777 for name in "ab" for path in (tmp_path / name).rglob("*") if path.is_file()}
+    assert modes == {0o666 & ~own_umask()}  # of who exports; the search was another's
     again = embtune_here("export", done.run, tmp_path / "a", cwd=done.folder)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "exists already" in again.stderr

@@ -20,7 +20,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from search.spec.load import ResourcesSpec
-from search.tune.capacity import room, startable_nodes
+from search.tune.capacity import room, startable_nodes, usable_nodes, with_gpus
 from tests.conftest import TinyBase
 from tests.kit.command import embtune, embtune_here
 from tests.kit.toy import write_spec
@@ -62,6 +62,36 @@ def test_workers_that_may_start_count_as_capacity() -> None:
 )
 def test_a_node_holds_as_many_trials_as_ray_will_place(resources: dict[str, float], trials: int) -> None:
     assert room({"CPU": 16.0, "GPU": 4.0}, ResourcesSpec.model_validate(resources)) == trials
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "gpus"),
+    [
+        ([{"CPU": 2.0}], {}, 0),
+        ([{"CPU": 8.0, "GPU": 1.0}], {}, 1),
+        ([{"CPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}], {"workers": 4}, 1),
+        ([{"CPU": 8.0, "GPU": 1.0}], {"workers": 4}, 0),  # one GPU does not hold four processes
+        ([{"CPU": 2.0, "GPU": 1.0}, {"CPU": 16.0}], {"cpus": 4}, 0),  # nor does a node that lacks the cores
+        ([{"CPU": 8.0, "GPU": 1.0}], {"gpus": 0}, 0),
+        ([{"CPU": 8.0, "GPU": 1.0}], {"gpus": 0.5}, 0.5),
+        ([{"CPU": 2.0}], {"gpus": 1}, 1),  # what was asked for is not taken back: the search refuses to start
+    ],
+)
+def test_a_trial_takes_a_gpu_where_there_is_one_and_the_spec_says_nothing(
+    nodes: list[dict[str, float]], resources: dict[str, float], gpus: float
+) -> None:
+    assert with_gpus(ResourcesSpec.model_validate(resources), nodes).gpus == gpus
+
+
+def test_a_gpu_that_torch_cannot_use_does_not_count_and_where_there_is_none_torch_is_not_asked() -> None:
+    with_one = [{"CPU": 2.0, "GPU": 1.0}]
+    assert usable_nodes(with_one, lambda: True) == with_one
+    assert usable_nodes(with_one, lambda: False) == [{"CPU": 2.0, "GPU": 0.0}]
+
+    def asked() -> bool:
+        raise AssertionError("torch is imported for nothing")
+
+    assert usable_nodes([{"CPU": 2.0}], asked) == [{"CPU": 2.0}]
 
 
 def test_tokens_are_on_and_the_dashboard_is_local() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.files import write_whole
+from evaluation.files import usual_modes, write_whole
 from trainables.config import TrialConfig
 from trainables.export.merge import merged_model, trained_model
 from trainables.export.reload import embed_both
@@ -71,7 +71,7 @@ def export_model(
         cosine = _reloaded_cosine(aside, probe, expected_ND)
         if not cosine >= MIN_COSINE:
             raise ExportError(f"{dest}: the reloaded model differs from the trained one (lowest cosine {cosine:.6f})")
-        aside.chmod(0o755)
+        usual_modes(aside)
         aside.rename(dest)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from evaluation.errors import InputError
+from evaluation.files import usual_modes
 from trainables.bases import hub
 from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
@@ -215,6 +216,7 @@ def _convert(load: Callable[[Path], SentenceTransformer], source: Path, folder: 
     try:
         with no_bars():
             model.save(str(aside), create_model_card=False)
+        usual_modes(aside)
         with contextlib.suppress(OSError):  # another worker's folder is there: it holds the same bytes
             aside.rename(folder)
     finally:

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from evaluation.errors import InputError
+from evaluation.files import usual_modes
 from trainables.bases.families import resolve_base, usable_positions
 from trainables.config import TrialConfig
 from trainables.model.build import no_bars
@@ -52,6 +53,7 @@ def make_stand_in(
     model.max_seq_length = base.max_length
     with no_bars():
         model.save(str(path), create_model_card=False)
+    usual_modes(path)
     return path
 
 

@@ -10,6 +10,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from evaluation.files import usual_modes
 from trainables.training.rungs import ADAPTER, WEIGHTS
 
 PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
@@ -21,13 +22,12 @@ def save_weights(model: SentenceTransformer, folder: Path) -> None:
     transformer = model.transformers_model
     if transformer is not None and _has_adapter(model):
         state = get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
-        save_file(
-            {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER
-        )
+        adapter = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        _save(adapter, folder / ADAPTER)
         transformer.peft_config["default"].save_pretrained(str(folder))
     else:
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
+        _save(state, folder / WEIGHTS)
 
 
 def load_weights(model: SentenceTransformer, folder: Path) -> None:
@@ -52,6 +52,11 @@ def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters."""
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trained in counts if trained), sum(n for n, _ in counts)
+
+
+def _save(state: dict[str, torch.Tensor], path: Path) -> None:
+    save_file(state, path)
+    usual_modes(path)
 
 
 def _has_adapter(model: SentenceTransformer) -> bool:
