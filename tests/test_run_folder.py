@@ -13,11 +13,13 @@ from rich.console import Console
 from evaluation.errors import InputError
 from search.leaderboard import leaderboard, write_leaderboard
 from search.record import SPEC, read_record
+from search.run import _search
 from search.run_folder import Staging, check_same_search
 from search.spec import load_spec
 from search.study import Study
 from tests.conftest import TinyBase
 from tests.toy import write_pairs, write_spec
+from tests.toy_run import make_run
 
 
 @pytest.fixture
@@ -85,3 +87,15 @@ def test_a_search_of_failures_alone_is_set_aside_and_another_that_stopped_is_not
     study.fail(proposal.number, "it cannot be built")
     write_leaderboard(leaderboard(study.trials, study.spec.metric, study.space.rungs), study.spec.metric, run)
     assert "The earlier run was kept" in staged(tmp_path / "toy.yaml", run)
+
+
+def test_going_on_with_a_search_whose_space_was_used_up_keeps_its_benchmark(tmp_path: Path) -> None:
+    space = {"targets": "qv", "lr": 1e-3}  # two configurations, r 2 and 4
+    run = make_run(tmp_path, space=space, budget={"trials": 20}, sampler={"name": "random"})
+    before = {name: (run / name).read_bytes() for name in ("benchmark.json", "leaderboard.json")}
+    study = Study(run, load_spec(tmp_path / "toy.yaml"))
+    console = Console(file=io.StringIO(), width=200)
+    assert _search(study, run, 1, {}, console, smoke=False) == 0
+    assert "The search ended: 100 proposals in a row were known already" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert {name: (run / name).read_bytes() for name in before} == before
+    assert len(study.trials) == 2
