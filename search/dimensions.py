@@ -104,12 +104,19 @@ class Dimension:
 
 
 def encode(value: Any) -> Any:
-    """A value as Optuna's categorical distribution holds it: scalars as they are, lists as JSON."""
-    return json.dumps(value) if isinstance(value, list | tuple) else value
+    """A value as Optuna's categorical distribution holds it: lists as JSON, and so are texts that look like JSON."""
+    return json.dumps(value) if isinstance(value, list | tuple) or _looks_like_json(value) else value
 
 
 def decode(value: Any) -> Any:
-    return tuple(json.loads(value)) if isinstance(value, str) and value.startswith("[") else value
+    if not _looks_like_json(value):
+        return value
+    document = json.loads(value)
+    return tuple(document) if isinstance(document, list) else document
+
+
+def _looks_like_json(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("[", '"'))
 
 
 def in_use(name: str, values: Mapping[str, Any]) -> bool:

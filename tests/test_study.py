@@ -94,6 +94,22 @@ def test_a_stopped_and_reopened_search_equals_an_uninterrupted_one(tmp_path: Pat
     assert view(again) == view(whole)
 
 
+def test_choices_may_be_texts_that_begin_as_lists_do(tmp_path: Path) -> None:
+    prompts = ["[Q] ", '"query": ', "query: ", None]
+    spec = make_spec(
+        space={"base": "some/base", "query_prompt": prompts, "matryoshka": [[], [64, 128]], "rungs": 1},
+        start=[{"query_prompt": '"query": ', "matryoshka": [64, 128]}, {"query_prompt": "[Q] "}],
+        budget={"trials": 8},
+    )
+    run_all(Study(tmp_path, spec), stop_after=5)
+    study = Study(tmp_path, spec)
+    run_all(study)
+    configs = [t.user_attrs["config"] for t in study.trials]
+    assert (configs[0]["query_prompt"], configs[0]["matryoshka"]) == ('"query": ', [64, 128])
+    assert configs[1]["query_prompt"] == "[Q] "
+    assert {config["query_prompt"] for config in configs} == set(prompts)
+
+
 def test_starting_points_come_first_and_once(tmp_path: Path) -> None:
     spec = make_spec(start=[{"r": 8, "lr": 1e-4}, {"r": 4, "lr": 5e-5}])
     first = Study(tmp_path, spec)
