@@ -21,9 +21,10 @@ from search.choice import choose, mark_tied
 from search.importance import Importance, importances
 from search.leaderboard import Row, leaderboard
 from search.promote import BENCHMARK
-from search.record import SPEC, read_record
+from search.record import read_record
 from search.report_axes import Axis, axes
 from search.run_folder import STAND_INS
+from search.spec import SPEC
 from search.study import JOURNAL, proposed_to_run
 from search.summary import main_protocol
 from trainables.check import DataReport

@@ -16,8 +16,8 @@ from rich.markup import escape
 from evaluation.errors import InputError
 from search.leaderboard import LEADERBOARD, read_leaderboard
 from search.promote import BENCHMARK
-from search.record import SPEC, read_record, write_spec
-from search.spec import SearchSpec
+from search.record import read_record, write_spec
+from search.spec import SPEC, SearchSpec
 from search.study import JOURNAL
 from trainables.data import prepare
 from trainables.hub import fetch

@@ -20,6 +20,7 @@ from search.space import Space
 from search.starts import best_of
 from trainables.data_config import DataConfig
 
+SPEC = "spec.json"  # the resolved spec in a run's folder
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
 
 
@@ -127,6 +128,7 @@ class SearchSpec(Section):
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _start_from: StartFromSpec | None = PrivateAttr(default=None)
 
     @field_validator("metric")
     @classmethod
@@ -152,14 +154,22 @@ class SearchSpec(Section):
         """What the run whose spec.json this is recorded: versions, hash of the data, commits. Empty for a YAML file."""
         return self._record
 
+    @property
+    def started_from(self) -> StartFromSpec | None:
+        """The earlier run whose best configurations are written out in `start`."""
+        return self._start_from
+
     def parsed_space(self) -> Space:
         return Space.parse(self.space, self.seed, self.constraints)
 
 
-def load_spec(path: Path, base: str | None = None) -> SearchSpec:
+def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) -> SearchSpec:
     """Read a spec, YAML or JSON, check it whole and write its defaults out.
 
-    `base` replaces the spec's base, as `--base` does on the command line.
+    Args:
+        path: of the file.
+        base: in place of the spec's base, as `--base` does on the command line.
+        resumed: folder of all runs, on a resume: a search that began there keeps the starting points that it had.
 
     Raises:
         InputError: no such file, no YAML, an unknown key, a wrong type, an empty or impossible space, a starting point
@@ -168,7 +178,7 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
     raw = _read(path)
     if base is not None:
         raw["space"] = {**(raw.get("space") or {}), "base": base}
-    if path.name == "spec.json":
+    if path.name == SPEC:
         # A run's own spec.json: what it records about the run is no part of the spec.
         folder = Path(raw.get("folder", path.parent))
         record = raw.get("record", {})
@@ -193,7 +203,7 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
         raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
     spec._folder, spec._record = folder.resolve(), record
     try:
-        return _checked(spec)
+        return _checked(spec, resumed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -204,7 +214,7 @@ def _best_of(run: Path, spec: Path) -> str:
     return str((run / "best").resolve())
 
 
-def _checked(spec: SearchSpec) -> SearchSpec:
+def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
     """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
     space = spec.parsed_space()
     if spec.minimize and spec.pruner.name != "none":
@@ -218,9 +228,8 @@ def _checked(spec: SearchSpec) -> SearchSpec:
             f"could be stopped; expected at most {max(most, 0)}, and 3 rungs or more"
         )
     if spec.start_from is not None:
-        points = best_of(spec.folder / spec.start_from.run, space, spec.start_from.top)
-        new = [point for point in points if point not in spec.start]
-        spec = spec.model_copy(update={"start": [*spec.start, *new], "start_from": None})
+        began = None if resumed is None else resumed / spec.name / SPEC
+        spec = _with_starts(spec, spec.start_from, space, began)
     if not space.searched:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")
     if next(space.configs(), None) is None:
@@ -239,6 +248,29 @@ def _checked(spec: SearchSpec) -> SearchSpec:
             raise InputError(
                 "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
             )
+    return spec
+
+
+def _with_starts(spec: SearchSpec, earlier: StartFromSpec, space: Space, began: Path | None) -> SearchSpec:
+    """The spec with the best of the earlier run written out; those with which this search began, where it has begun.
+
+    The earlier run may have grown since, or be gone.
+
+    Raises:
+        InputError: the earlier run holds nothing to start from, or this search began with another.
+    """
+    if began is None or not began.is_file():
+        points = best_of(spec.folder / earlier.run, space, earlier.top)
+        start = [*spec.start, *(point for point in points if point not in spec.start)]
+    else:
+        stored = _read(began)
+        now, before = earlier.model_dump(), stored["record"].get("start_from")  # versions before did not record it
+        if before not in (None, now):
+            raise InputError(f"start_from: was {before} when the search began and is now {now}; expected the same")
+        same = stored["start"][: len(spec.start)] == spec.start
+        start = stored["start"] if same else spec.start  # what is not the same is refused where all keys are compared
+    spec = spec.model_copy(update={"start": start, "start_from": None})
+    spec._start_from = earlier
     return spec
 
 
