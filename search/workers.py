@@ -12,11 +12,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
-from evaluation.errors import InputError
+from evaluation.errors import InputError, first_line
 from search.trial import NodeFault, Setting, require_run, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
-from trainables.out_of_memory import first_line, is_out_of_memory
+from trainables.out_of_memory import is_out_of_memory
 from trainables.rungs import Rung
 from trainables.sanity import TrialFailed
 

@@ -15,12 +15,14 @@ import pytest
 import ray
 from optuna.trial import TrialState
 from ray import tune
+from ray.exceptions import RayError
 from ray.util.queue import Queue
 from ray.util.state import list_actors
 from safetensors.torch import load_file
 
 from evaluation.errors import InputError
 from search.cluster_check import capacity
+from search.run import cause
 from search.spec import ResourcesSpec
 from search.trial import NodeFault, Setting
 from search.tuner import connect
@@ -106,6 +108,17 @@ def test_a_process_on_a_node_without_the_runs_folder_says_so_and_blames_no_trial
     with pytest.raises(NodeFault, match=r"run/data: not there on node \d"):
         _part(TrialConfig(base="b"), rungs, verdicts, setting)
     assert isinstance(rungs.get(timeout=30), NodeFault)
+
+
+def test_a_task_that_fails_without_a_word_is_told_by_its_errors_name() -> None:
+    @ray.remote(max_retries=0)
+    def fails(error: type[Exception], *words: str) -> None:
+        raise error(*words)
+
+    for arguments, told in (((MemoryError,), "MemoryError"), ((ValueError, "one\ntwo"), "one")):
+        with pytest.raises(RayError) as caught:
+            ray.get(fails.remote(*arguments))
+        assert cause(caught.value) == told
 
 
 def test_what_no_nodes_have_together_is_refused() -> None:
