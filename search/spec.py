@@ -40,10 +40,14 @@ class SamplerSpec(Section):
 
 
 class PrunerSpec(Section):
-    """Who stops bad trials. Steps are rungs: equal shares of a trial's training."""
+    """Who stops bad trials. Steps are rungs: equal shares of a trial's training.
+
+    A trial can be stopped at any rung but its last. halving and hyperband decide at rungs 1, 2, 4, 8 and so on alone
+    (with reduction 3: 1, 3, 9), each time after so many times the training; the others decide at each.
+    """
 
     name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = "halving"
-    reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung")
+    reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung that decides")
     percentile: float = Field(50.0, gt=0, lt=100, description="percentile: share of the trials at a rung that go on")
     startup: int = Field(3, ge=0, description="median, percentile: finished trials before anything is stopped")
     p_value: float = Field(
