@@ -30,7 +30,8 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
     """Search, merge the best trial, benchmark it against its base and export it."""
     from search.spec.load import load_spec
 
-    checked = load_spec(spec, base)  # what is wrong with it is told before Ray and the rest are imported
+    # What is wrong with it is told before Ray and the rest are imported.
+    checked = load_spec(spec, base, resumed=runs if resume and not smoke else None)
     from search.run import run_search
 
     sys.exit(run_search(checked, runs, resume=resume, smoke=smoke, address=address))

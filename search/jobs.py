@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from evaluation.errors import InputError
+from evaluation.errors import InputError, first_line
 from search.spec.load import load_spec
+from search.token import refused
 
 PATIENCE_S = 30  # that a cluster may take before it accepts jobs
 
@@ -25,9 +27,10 @@ def client(address: str) -> JobSubmissionClient:
         raise InputError(f"--address {address}: expected the dashboard's address, such as http://127.0.0.1:8265")
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError:
+        raise refused(address) from None
     except (ConnectionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--address {address}: no Ray dashboard answers there ({reason})") from None
+        raise InputError(f"--address {address}: no Ray dashboard answers there ({first_line(error)})") from None
 
 
 def submit(spec: Path, address: str, runs: Path) -> str:
@@ -43,7 +46,7 @@ def submit(spec: Path, address: str, runs: Path) -> str:
         try:
             return jobs.submit_job(entrypoint=shlex.join(command), runtime_env={"working_dir": str(spec.parent)})
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             if "No available agent" not in str(error):  # a head that has just started has none yet
                 break
             time.sleep(1)

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 from rich.markup import escape
 
+from evaluation.errors import first_line
 from evaluation.files import write_whole
 from search.results.choice import choose, mark_tied
 from search.results.leaderboard import LEADERBOARD, Row, leaderboard, write_leaderboard
@@ -132,12 +133,16 @@ def _promoted(
         with console.status(f"Merging trial {winner.trial}, checking and benchmarking it on the test part"):
             document = promote(run, spec, winner)
     except RayError as error:
-        reason = str(getattr(error, "cause", error)).strip().splitlines()[0]
-        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(reason)}")
+        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(cause(error))}")
         return None
     document["seconds"] = {**seconds, **document["seconds"]}
     write_whole(run / BENCHMARK, json.dumps(document, indent=1, ensure_ascii=False))
     return document
+
+
+def cause(error: RayError) -> str:
+    """What a task that failed said, in one line."""
+    return first_line(getattr(error, "cause", error))
 
 
 def _report(run: Path, console: Console) -> None:

@@ -16,8 +16,8 @@ from rich.markup import escape
 from evaluation.errors import InputError
 from search.results.leaderboard import LEADERBOARD, read_leaderboard
 from search.results.promote import BENCHMARK
-from search.spec.load import ResourcesSpec, SearchSpec
-from search.spec.record import SPEC, read_record, write_spec
+from search.spec.load import SPEC, ResourcesSpec, SearchSpec
+from search.spec.record import read_record, write_spec
 from search.study.study import JOURNAL
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts

@@ -79,7 +79,7 @@ class TrialConfig(BaseModel):
     rungs: int = Field(
         4,
         ge=1,
-        description="dev evaluations, at equal shares of training; the pruner may stop a trial at each but the last",
+        description="dev evaluations, at equal shares of training; at those before the last a search may stop the trial",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: the fastest that the device computes natively"

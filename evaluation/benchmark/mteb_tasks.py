@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evaluation.errors import InputError
+from evaluation.errors import InputError, first_line
 from evaluation.task import BEIR_SPLITS, RetrievalTask, named
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def from_mteb(task: AbsTask) -> list[RetrievalTask]:
     try:
         task.load_data()
     except (OSError, ValueError) as error:
-        raise InputError(f"MTEB task {name}: its data cannot be had ({str(error).splitlines()[0][:200]})") from None
+        raise InputError(f"MTEB task {name}: its data cannot be had ({first_line(error)[:200]})") from None
     task.convert_v1_dataset_format_to_v2(num_proc=None)
     tasks = []
     for subset, splits in task.dataset.items():

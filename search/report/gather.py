@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
@@ -23,9 +23,10 @@ from search.results.importance import Importance, importances
 from search.results.leaderboard import Row, leaderboard
 from search.results.promote import BENCHMARK
 from search.screen.summary import main_protocol
-from search.spec.record import SPEC, read_record
+from search.spec.load import SPEC
+from search.spec.record import read_record
 from search.staging import STAND_INS
-from search.study.study import JOURNAL
+from search.study.study import JOURNAL, proposed_to_run
 from trainables.check.check import DataReport
 from trainables.data.prepared import load_report, load_task
 
@@ -128,9 +129,7 @@ def gather(run: Path) -> RunData:
     spec = read_record(run)
     metric = spec["metric"]
     study = _study(run)
-    trials = [
-        t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and "repeats" not in t.user_attrs
-    ]
+    trials = proposed_to_run(study.get_trials(deepcopy=False))
     curves = {trial.number: _curve(trial, metric) for trial in trials}
     rungs = next((t.user_attrs["rung_1"].get("rungs", 0) for t in trials if "rung_1" in t.user_attrs), 0)
     rows = mark_tied(leaderboard(trials, metric, rungs), run, metric)

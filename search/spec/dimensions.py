@@ -24,14 +24,14 @@ UNSEARCHED = {
 }
 
 # A field is asked for only where it has an effect; a spec need not say so.
-ADAPTER_FIELDS = ("targets", "last_n", "r", "alpha", RATIO, "dropout", "rslora", "dora")
+ADAPTER_FIELDS = ("targets", "r", "alpha", RATIO, "dropout", "rslora", "dora")
+TRAINING_FIELDS = (
+    *("last_n", "lr", "epochs", "batch_size", "batches", "loss", "temperature"),
+    *("warmup", "schedule", "weight_decay", "max_grad_norm", "matryoshka"),
+)
 IMPLIED: dict[str, dict[str, tuple[Any, ...]]] = {
     **{name: {"method": ("lora",)} for name in ADAPTER_FIELDS},
-    **{
-        name: {"method": ("lora", "full")} for name in ("lr", "batch_size", "batches", "loss", "epochs", "weight_decay")
-    },
-    "temperature": {"method": ("lora", "full")},
-    "warmup": {"method": ("lora", "full")},
+    **{name: {"method": ("lora", "full")} for name in TRAINING_FIELDS},
     "mixed_share": {"batches": ("mixed",)},
     "refresh": {"batches": ("clustered", "mixed")},
     "hard_negatives": {"batches": ("mined",)},
@@ -53,11 +53,15 @@ class Dimension:
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
+    def own(self) -> dict[str, tuple[Any, ...]]:
+        """The conditions that the spec puts on it beside those which go without saying."""
+        implied = IMPLIED.get(self.name, {})
+        return {other: allowed for other, allowed in self.when.items() if implied.get(other) != allowed}
+
+    @property
     def key(self) -> str:
         """Its name in the study: branches of one field are parameters of their own."""
-        implied = IMPLIED.get(self.name, {})
-        own = [f"{k}={'/'.join(map(str, v))}" for k, v in sorted(self.when.items()) if implied.get(k) != v]
-        return "|".join([self.name, *own])
+        return "|".join([self.name, *(f"{k}={'/'.join(map(str, v))}" for k, v in sorted(self.own.items()))])
 
     @property
     def constant(self) -> bool:
@@ -100,12 +104,19 @@ class Dimension:
 
 
 def encode(value: Any) -> Any:
-    """A value as Optuna's categorical distribution holds it: scalars as they are, lists as JSON."""
-    return json.dumps(value) if isinstance(value, list | tuple) else value
+    """A value as Optuna's categorical distribution holds it: lists as JSON, and so are texts that look like JSON."""
+    return json.dumps(value) if isinstance(value, list | tuple) or _looks_like_json(value) else value
 
 
 def decode(value: Any) -> Any:
-    return tuple(json.loads(value)) if isinstance(value, str) and value.startswith("[") else value
+    if not _looks_like_json(value):
+        return value
+    document = json.loads(value)
+    return tuple(document) if isinstance(document, list) else document
+
+
+def _looks_like_json(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("[", '"'))
 
 
 def in_use(name: str, values: Mapping[str, Any]) -> bool:
@@ -124,8 +135,24 @@ def parse_field(name: str, value: Any) -> list[Dimension]:
     if name not in FIELDS and name != RATIO:
         raise InputError(f"{where}: unknown field{did_you_mean(name, [*FIELDS, RATIO])}")
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return [_parse_domain(name, item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return _apart([_parse_domain(name, item, f"{where}[{i}]") for i, item in enumerate(value)], where)
     return [_parse_domain(name, value, where)]
+
+
+def _apart(branches: list[Dimension], where: str) -> list[Dimension]:
+    """The branches of a field.
+
+    Raises:
+        InputError: two hold in the same trials, so that the second would never be asked.
+    """
+    first: dict[str, int] = {}
+    for i, branch in enumerate(branches):
+        if first.setdefault(branch.key, i) != i:
+            raise InputError(
+                f"{where}[{i}]: holds in the same trials as {where}[{first[branch.key]}]; "
+                "expected a `when` that tells them apart"
+            )
+    return branches
 
 
 def _parse_domain(name: str, value: Any, where: str) -> Dimension:

@@ -20,6 +20,7 @@ from search.spec.space import Space
 from search.spec.starts import best_of
 from trainables.data.config import DataConfig
 
+SPEC = "spec.json"  # the resolved spec in a run's folder
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
 
 
@@ -43,12 +44,16 @@ class SamplerSpec(Section):
 
 
 class PrunerSpec(Section):
-    """Who stops bad trials. Steps are rungs: equal shares of a trial's training."""
+    """Who stops bad trials. Steps are rungs: equal shares of a trial's training.
+
+    A trial can be stopped at any rung but its last. halving and hyperband decide at rungs 1, 2, 4, 8 and so on alone
+    (with reduction 3: 1, 3, 9), each time after so many times the training; the others decide at each.
+    """
 
     name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = Field(
         "halving", description="what the next keys belong to; none: each trial goes to its end"
     )
-    reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung")
+    reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung that decides")
     percentile: float = Field(50.0, gt=0, lt=100, description="percentile: share of the trials at a rung that go on")
     startup: int = Field(3, ge=0, description="median, percentile: finished trials before anything is stopped")
     p_value: float = Field(
@@ -137,6 +142,7 @@ class SearchSpec(Section):
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _start_from: StartFromSpec | None = PrivateAttr(default=None)
 
     @field_validator("metric")
     @classmethod
@@ -162,14 +168,22 @@ class SearchSpec(Section):
         """What the run whose spec.json this is recorded: versions, hash of the data, commits. Empty for a YAML file."""
         return self._record
 
+    @property
+    def started_from(self) -> StartFromSpec | None:
+        """The earlier run whose best configurations are written out in `start`."""
+        return self._start_from
+
     def parsed_space(self) -> Space:
         return Space.parse(self.space, self.seed, self.constraints)
 
 
-def load_spec(path: Path, base: str | None = None) -> SearchSpec:
+def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) -> SearchSpec:
     """Read a spec, YAML or JSON, check it whole and write its defaults out.
 
-    `base` replaces the spec's base, as `--base` does on the command line.
+    Args:
+        path: of the file.
+        base: in place of the spec's base, as `--base` does on the command line.
+        resumed: folder of all runs, on a resume: a search that began there keeps the starting points that it had.
 
     Raises:
         InputError: no such file, no YAML, an unknown key, a wrong type, an empty or impossible space, a starting point
@@ -178,7 +192,7 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
     raw = _read(path)
     if base is not None:
         raw["space"] = {**(raw.get("space") or {}), "base": base}
-    if path.name == "spec.json":
+    if path.name == SPEC:
         # A run's own spec.json: what it records about the run is no part of the spec.
         folder = Path(raw.get("folder", path.parent))
         record = raw.get("record", {})
@@ -203,7 +217,7 @@ def load_spec(path: Path, base: str | None = None) -> SearchSpec:
         raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
     spec._folder, spec._record = folder.resolve(), record
     try:
-        return _checked(spec)
+        return _checked(spec, resumed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -214,7 +228,7 @@ def _best_of(run: Path, spec: Path) -> str:
     return str((run / "best").resolve())
 
 
-def _checked(spec: SearchSpec) -> SearchSpec:
+def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
     """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
     space = spec.parsed_space()
     if spec.minimize and spec.pruner.name != "none":
@@ -228,9 +242,8 @@ def _checked(spec: SearchSpec) -> SearchSpec:
             f"could be stopped; expected at most {max(most, 0)}, and 3 rungs or more"
         )
     if spec.start_from is not None:
-        points = best_of(spec.folder / spec.start_from.run, space, spec.start_from.top)
-        new = [point for point in points if point not in spec.start]
-        spec = spec.model_copy(update={"start": [*spec.start, *new], "start_from": None})
+        began = None if resumed is None else resumed / spec.name / SPEC
+        spec = _with_starts(spec, spec.start_from, space, began)
     if not space.searched:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")
     if next(space.configs(), None) is None:
@@ -249,6 +262,29 @@ def _checked(spec: SearchSpec) -> SearchSpec:
             raise InputError(
                 "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
             )
+    return spec
+
+
+def _with_starts(spec: SearchSpec, earlier: StartFromSpec, space: Space, began: Path | None) -> SearchSpec:
+    """The spec with the best of the earlier run written out; those with which this search began, where it has begun.
+
+    The earlier run may have grown since, or be gone.
+
+    Raises:
+        InputError: the earlier run holds nothing to start from, or this search began with another.
+    """
+    if began is None or not began.is_file():
+        points = best_of(spec.folder / earlier.run, space, earlier.top)
+        start = [*spec.start, *(point for point in points if point not in spec.start)]
+    else:
+        stored = _read(began)
+        now, before = earlier.model_dump(), stored["record"].get("start_from")  # versions before did not record it
+        if before not in (None, now):
+            raise InputError(f"start_from: was {before} when the search began and is now {now}; expected the same")
+        same = stored["start"][: len(spec.start)] == spec.start
+        start = stored["start"] if same else spec.start  # what is not the same is refused where all keys are compared
+    spec = spec.model_copy(update={"start": start, "start_from": None})
+    spec._start_from = earlier
     return spec
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.files import write_whole
-from search.spec.load import SearchSpec
+from search.spec.load import SPEC, SearchSpec
 
-SPEC = "spec.json"
 PACKAGES = (
     "embtune",
     "ray",
@@ -37,6 +36,7 @@ def write_spec(spec: SearchSpec, run: Path, data_hash: str, base_commits: Mappin
         "git_commit": git_commit(),
         "data_hash": data_hash,
         "base_commits": dict(base_commits),  # null for a local folder
+        "start_from": None if spec.started_from is None else spec.started_from.model_dump(),
     }
     write_whole(run / SPEC, json.dumps(document, indent=1, ensure_ascii=False))
 

@@ -7,6 +7,7 @@ Each key is a field of `TrialConfig` (or `alpha_ratio`, which sets alpha = ratio
 - a range:                 ``lr: {low: 1e-5, high: 1e-3, log: true}`` or ``r: {low: 4, high: 64, step: 4}``
 - branches, by condition:  ``lr: [{when: {method: full}, low: 1e-6, high: 5e-5, log: true}, {values: [1e-4, 1e-3]}]``
 
+Of several branches the first that holds counts; the one without a condition is for all other cases, wherever it stands.
 What only some trials use (the rank of an adapter, the share of a mixed strategy) is sampled in those trials only.
 """
 
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 
 from evaluation.errors import InputError
 from search.spec.constraints import Constraint
-from search.spec.dimensions import IMPLIED, RATIO, Dimension, decode, default, encode, first_error, in_use, parse_field
+from search.spec.dimensions import RATIO, Dimension, decode, default, encode, first_error, in_use, parse_field
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ class Space:
         for dimension in dimensions:
             by_name.setdefault(dimension.name, []).append(dimension)
         for dimension in dimensions:
-            for name, allowed in dimension.when.items():
-                if allowed == IMPLIED.get(dimension.name, {}).get(name):
-                    continue
+            for name, allowed in dimension.own.items():
                 domains = by_name.get(name, [Dimension(name, values=(default(name),))])
                 if not any(domain.contains(value) for domain in domains for value in allowed):
                     raise InputError(
@@ -205,9 +204,9 @@ class Space:
             config = TrialConfig(seed=self.seed, **chosen)
         except ValidationError as error:
             raise InputError(f"space: infeasible combination: {first_error(error)}") from None
-        values = config.model_dump()
+        values, given = config.model_dump(), config.model_fields_set
         for constraint in self.constraints:
-            used = all(in_use(name, values) for name in constraint.fields)
+            used = all(name in given or in_use(name, values) for name in constraint.fields)
             if used and not constraint.holds(values):
                 shown = ", ".join(f"{name} {values[name]:g}" for name in dict.fromkeys(constraint.fields))
                 raise InputError(f"space: infeasible combination: {constraint.text} does not hold for {shown}")
@@ -228,5 +227,5 @@ def _ordered(by_name: Mapping[str, list[Dimension]]) -> Iterator[Dimension]:
             raise InputError(f"space: the conditions of {' and '.join(sorted(pending))} wait for each other")
         for name in ready:
             # The branch without a condition of its own is the one for all other cases: it comes last.
-            yield from sorted(pending.pop(name), key=lambda d: len(d.when) == len(IMPLIED.get(d.name, {})))
+            yield from sorted(pending.pop(name), key=lambda d: not d.own)
             done.add(name)

@@ -8,9 +8,10 @@ sampler would start its random numbers again.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ class Proposal:
     config: TrialConfig
 
 
+def proposed_to_run(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that were proposed to run, in order: without those that repeat a known one, are infeasible or wait."""
+    return [trial for trial in trials if "config" in trial.user_attrs]
+
+
 class Study:
     """One search's trials, proposals and verdicts. One process writes it: the driver, which holds the run's lock."""
 
@@ -63,7 +69,8 @@ class Study:
             load_if_exists=True,
         )
         self.halted = ""  # why the search cannot go on now, such as a full disk; it can be resumed
-        self._used_up = ""
+        # A journal of an earlier version may lack the reason: such a search asks once more.
+        self._used_up = str(self._study.user_attrs.get("used_up", ""))
         self._wait_for: int | None = None  # ended trials at which no new proposal came
         self._live: dict[int, optuna.Trial] = {}
         self._resumable = [t.number for t in self._study.get_trials(states=(TrialState.RUNNING,))]
@@ -85,8 +92,8 @@ class Study:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """Trials that were proposed to run, in order: without those that repeat a known one or are infeasible."""
-        return [t for t in self._study.get_trials(deepcopy=False) if "config" in t.user_attrs]
+        """The trials that were proposed to run, in order."""
+        return proposed_to_run(self._study.get_trials(deepcopy=False))
 
     def next_trial(self) -> Proposal | None:
         """The next configuration to run: first the trials that a stopped search left running, then new proposals.
@@ -119,6 +126,8 @@ class Study:
                     self._wait_for = self._ended()  # what the running trials teach may lead elsewhere
                     return None
                 self._used_up = f"{MAX_REPEATS} proposals in a row were known already or infeasible"
+                self._study.set_user_attr("used_up", self._used_up)
+        self._keep_time()
         return None
 
     def report(self, number: int, rung: int, record: Mapping[str, Any]) -> bool:
@@ -202,6 +211,12 @@ class Study:
     def hours(self) -> float:
         """Wall time of the search so far, without the time between a stop and a resume."""
         return (self._elapsed_before + time.monotonic() - self._opened) / 3600
+
+    def _keep_time(self) -> None:
+        """Have a reopened study know that its hours are spent: rungs write the time, and the last was before the end."""
+        budget, known = self.spec.budget.hours, float(self._study.user_attrs.get("elapsed_s", 0.0)) / 3600
+        if budget is not None and known < budget <= (hours := self.hours()):
+            self._study.set_user_attr("elapsed_s", math.ceil(hours * 36000) / 10)
 
     def _next_seed(self) -> int:
         number = len(self._study.get_trials(deepcopy=False))

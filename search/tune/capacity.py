@@ -103,7 +103,9 @@ def room(node: Mapping[str, float], resources: ResourcesSpec) -> int:
 
 
 def require_shared_storage(runs: Path) -> None:
-    """Check that every node sees the folder of the runs: trials write their checkpoints there.
+    """Check that every node that runs now sees the folder of the runs: trials write their checkpoints there.
+
+    Nodes that start later are checked by the trials that they get.
 
     Raises:
         InputError: names the nodes that do not.

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
 from search.spec.load import ResourcesSpec
@@ -38,6 +39,23 @@ class Setting:
     resources: ResourcesSpec
 
 
+class NodeFault(Exception):
+    """A node on which no trial can run: none is to blame, so the search ends there and can be resumed."""
+
+
+def require_run(run: Path) -> None:
+    """Check that this node sees the run's folder. Nodes that start when trials wait cannot be asked before.
+
+    Raises:
+        NodeFault: the folder is not here, or only what Ray itself has put in its place.
+    """
+    if not (run / "data").is_dir():
+        raise NodeFault(
+            f"{run / 'data'}: not there on node {ray.util.get_node_ip_address()}; "
+            "expected the folder of the runs to be one that every node mounts"
+        )
+
+
 def trial_folder(run: Path, number: int) -> Path:
     """Where a trial keeps its checkpoints, beside Tune's own files."""
     return run / "tune" / f"trial_{number:04d}"
@@ -47,8 +65,8 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     """Train one trial of the run in the folder `run` and report each rung to Tune.
 
     A trial that was interrupted goes on from its last complete rung: its folder says which. What the configuration
-    itself makes impossible is reported, not raised: Tune would try it again. So is a disk that takes nothing more, for
-    which no trial is to blame: the search ends there and can be resumed.
+    itself makes impossible is reported, not raised: Tune would try it again. So is a disk that takes nothing more or is
+    not mounted here, for which no trial is to blame: the search ends there and can be resumed.
     """
     from evaluation.errors import InputError
     from trainables.config import TrialConfig
@@ -73,6 +91,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
         retried["micro_batch_tokens"] = tokens
 
     try:
+        require_run(setting.run)
         train_in_memory(
             TrialConfig.model_validate(config["trial"]),
             attempt,
@@ -82,6 +101,8 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
         )
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), "rung": 0})
+    except NodeFault as error:
+        tune.report({HALT: str(error), "rung": 0})
     except Exception:
         reason = unwritable(setting.folder)
         if not reason:

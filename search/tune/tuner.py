@@ -10,10 +10,12 @@ from pathlib import Path
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 
-from evaluation.errors import InputError
+from evaluation.errors import InputError, first_line
 from search.spec.load import SearchSpec
 from search.study.study import Study
+from search.token import PROBE_S, refused, require_token
 from search.tune.bridge import NUMBER, bridge
 from search.tune.capacity import capacity
 from search.tune.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
@@ -22,24 +24,36 @@ from search.tune.trial import run_trial, trial_folder
 # A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails
 # and its slot is lost for good.
 THREAD_TIMEOUT_S = "600"
-PROBE_S = 5.0
 
 
 def connect(address: str | None) -> None:
-    """Start Ray here, or join the cluster at `address` ("auto", or HOST:PORT of its head)."""
+    """Start Ray here, or join the cluster at `address` ("auto", or HOST:PORT of its head).
+
+    Raises:
+        InputError: nobody answers there, or it wants another token.
+    """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own boxes, which verbose=0 does not silence
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
         _require_answer(address)
-    ray.init(
-        address=address or "local",  # without a word, Ray would join whatever was started on this machine last
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-        include_dashboard=None if address else True,
-        runtime_env={"env_vars": worker_environment()},
-    )
+    try:
+        ray.init(
+            address=address or "local",  # without a word, Ray would join whatever was started on this machine last
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            include_dashboard=None if address else True,
+            runtime_env={"env_vars": worker_environment()},
+        )
+    except AuthenticationError:
+        if address is None:
+            raise
+        raise refused(address) from None
+    except ConnectionError as error:
+        if address is None:
+            raise
+        raise InputError(f"--address {address}: {first_line(error)}") from None
     token = Path.home() / ".ray" / "auth_token"
     if token.exists() and token.stat().st_mode & 0o077:
         token.chmod(0o600)  # Ray writes its token readable by everyone
@@ -49,7 +63,7 @@ def _require_answer(address: str) -> None:
     """Ray itself would ask for minutes.
 
     Raises:
-        InputError: nobody answers at HOST:PORT within PROBE_S.
+        InputError: nobody answers at HOST:PORT within PROBE_S, or it wants another token.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
@@ -60,6 +74,7 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=PROBE_S).close()
     except OSError as error:
         raise InputError(f"--address {address}: no Ray head answers there ({error})") from None
+    require_token(address, f"{host}:{port}")
 
 
 def worker_environment() -> dict[str, str]:

@@ -12,11 +12,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
-from evaluation.errors import InputError
-from search.tune.trial import Setting, train_here
+from evaluation.errors import InputError, first_line
+from search.tune.trial import NodeFault, Setting, require_run, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
-from trainables.training.out_of_memory import first_line, is_out_of_memory
+from trainables.training.out_of_memory import is_out_of_memory
 from trainables.training.rungs import Rung
 from trainables.training.sanity import TrialFailed
 
@@ -33,6 +33,7 @@ def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting
     Raises:
         MemoryError: one of the processes ran out of memory.
         TrialFailed, InputError: as `train` raises them.
+        NodeFault: the node of one of the processes does not see the run's folder.
         ray.train.TrainingFailedError: a process died.
     """
     # Ray starts an actor only where a CPU is free, unless it is told that it needs none.
@@ -100,10 +101,11 @@ def _part(trial: TrialConfig, rungs: Queue, verdicts: Queue, setting: Setting) -
     if setting.resources.gpus:
         torch.cuda.set_device(get_device())
     try:
+        require_run(setting.run)
         train_here(trial, report, setting)
     except Ended:
         return
-    except (TrialFailed, InputError) as error:
+    except (TrialFailed, InputError, NodeFault) as error:
         rungs.put(error)
         raise
     except Exception as error:

@@ -11,16 +11,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
+import grpc
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from evaluation.errors import InputError
 from search.spec.load import ResourcesSpec
 from search.tune.capacity import room, startable_nodes, usable_nodes, with_gpus
+from search.tune.tuner import connect
 from tests.conftest import TinyBase
 from tests.kit.command import embtune, embtune_here
 from tests.kit.toy import write_spec
@@ -220,6 +226,67 @@ def test_a_search_is_submitted_followed_and_stopped_as_a_job(
     unknown = call("status", "no-such-job")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     assert job in unknown.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("token", ["another", "none"])
+def test_a_cluster_that_refuses_the_token_says_where_a_token_comes_from(
+    head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path, token: str
+) -> None:
+    address, environment = head
+    environment = {**environment, "HOME": str(tmp_path)}
+    if token == "another":
+        subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    spec, dashboard = write_spec(tmp_path, tiny_base("bert")), environment["TEST_DASHBOARD"]
+    calls: list[list[str | Path]] = [["search", spec, "--address", address]]
+    calls += [[*call, "--address", dashboard] for call in (["submit", spec], ["status", "job"], ["stop", "job"])]
+    for call in calls:
+        refused = embtune(*call, cwd=tmp_path, environment=environment)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert "the token of the cluster's head in ~/.ray/auth_token or RAY_AUTH_TOKEN" in refused.stderr
+    assert not (tmp_path / "runs" / "toy").exists()
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A dashboard that takes nobody's token."""
+
+    def do_GET(self) -> None:
+        self.send_error(401, "Unauthorized: Missing authentication token")
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing: the test reads what the command prints."""
+
+
+def test_a_refused_token_is_one_line_for_every_command_that_meets_a_cluster(
+    tiny_base: TinyBase, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, tiny_base("bert"))
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        dashboard = f"http://127.0.0.1:{server.server_port}"
+        for call in (["submit", spec], ["status", "job"], ["logs", "job"], ["stop", "job"]):
+            refused = embtune_here(*call, "--address", dashboard, cwd=tmp_path)
+            assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+            assert f"--address {dashboard}: the cluster asks for a token" in refused.stderr
+        server.shutdown()
+
+
+def test_a_head_that_refuses_the_token_is_one_line() -> None:
+    def refuse(request: bytes, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken: Authentication token is missing or incorrect")
+
+    class Everything(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Everything()])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with pytest.raises(InputError, match=f"--address {address}: the cluster asks for a token"):
+            connect(address)
+    finally:
+        server.stop(None).wait()
 
 
 def test_a_wrong_address_is_one_line(tiny_base: TinyBase, tmp_path: Path) -> None:

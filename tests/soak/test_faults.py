@@ -150,6 +150,20 @@ def test_a_full_disk_halts_the_search_which_can_be_resumed(whole: list[Any], spe
     assert_journal_equals_tunes_view(resumed, run)
 
 
+def test_a_node_without_the_runs_folder_halts_the_search_and_costs_no_trial(spec: Path, tmp_path: Path) -> None:
+    """As a worker finds it whose disk is not mounted: the driver has the study, the trial finds no data."""
+    run = tmp_path / "run"
+    run.mkdir()
+    halted = drive(spec, run)
+    assert f"{run / 'data'}: not there on node " in halted.halted
+    assert "one that every node mounts" in halted.halted
+    assert [(t.state.name, t.intermediate_values) for t in halted.trials] == [("RUNNING", {})]
+    new_run(run, spec)  # the disk is mounted
+    resumed = drive(spec, run)
+    assert [t.number for t in resumed.trials] == list(range(5))
+    assert {t.state for t in resumed.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+
+
 def test_a_driver_killed_ten_times_reaches_the_same_result(
     address: str, whole: list[Any], spec: Path, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from evaluation.errors import first_line
 from trainables.config import TrialConfig
 from trainables.training.sanity import TrialFailed
 
@@ -67,11 +68,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says; its name where it says nothing, as Python's own MemoryError does."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def micro_batch(config: TrialConfig, workers: int = 1) -> int:

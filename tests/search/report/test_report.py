@@ -176,6 +176,22 @@ def test_a_run_that_has_not_ended_has_a_report(tmp_path: Path) -> None:
     assert (run / "study.journal").read_bytes() == before
 
 
+def test_a_report_counts_only_trials_that_were_to_run(tmp_path: Path) -> None:
+    """Not those that a constraint forbids, nor those that repeat a known configuration."""
+    changes = {"space": {"r": [2, 4, 8], "batch_size": [16, 32]}, "constraints": ["r * batch_size <= 64"]}
+    run = make_run(tmp_path, budget={"trials": 8}, pruner={"name": "none"}, **changes)
+    journal = (run / "study.journal").read_text()
+    assert '"infeasible"' in journal
+    data = gather(run)
+    assert [row.trial for row in data.rows] == [row.trial for row in read_leaderboard(run)[1]]
+    assert len(data.rows) == 8
+    assert set(data.curves) == {row.trial for row in data.rows}
+    assert {row.state for row in data.rows} <= {"COMPLETE", "FAIL"}
+    assert all(row.config["r"] * row.config["batch_size"] <= 64 for row in data.rows)
+    assert all(value in (2, 4) for axis in data.axes if axis.field == "r" for value in axis.values.values())
+    assert "The pruner stopped 0 of 8 trials" in Page(write_report(run).read_text(encoding="utf-8")).text
+
+
 def test_a_smoke_run_says_that_its_scores_mean_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path, "toy-smoke", base=str(tmp_path / "runs" / ".stand-ins" / "toy" / "base"))
     page = Page(write_report(run).read_text(encoding="utf-8"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 from rich.console import Console
 
 import search
 from search.plan import plan
+from search.smoke import smoke_spec
 from search.spec.load import load_spec
 from trainables.plan.rows import plan_rows
 
@@ -69,8 +71,40 @@ def test_the_news_preset_compares_baseline_full_and_lora(capsys: pytest.CaptureF
     assert {row["method"] for row in planned["configurations"]} == {"none", "full", "lora"}
 
 
-def test_four_bases_are_four_architectures(capsys: pytest.CaptureFixture[str]) -> None:
+FOUR = {
+    "intfloat/multilingual-e5-base": "multilingual-e5-base",
+    "OrdalieTech/Solon-embeddings-base-0.1": "solon-base",
+    "BAAI/bge-m3": "bge-m3",
+    "almanach/camemberta-base": "camemberta",
+}
+
+
+def test_four_bases_are_e5_solon_bge_m3_and_camemberta_each_with_its_own_lr_and_epochs() -> None:
     from trainables.bases.families import find_family
 
-    families = {start["base"]: find_family(start["base"]) for start in _planned("four_bases", capsys)["start"]}
-    assert len({family.figures["model_type"] for family in families.values() if family}) == 4
+    spec = load_spec(next(path for path in PRESETS if path.stem == "four_bases"))
+    space = spec.parsed_space()
+    assert {base: getattr(find_family(base), "name", None) for base in spec.space["base"]} == FOUR
+    assert [start["base"] for start in spec.start] == list(FOUR)  # each is tried
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    configs = [space.sample(study.ask()) for _ in range(200)]
+    lrs = {base: [c.lr for c in configs if c.base == base] for base in FOUR}
+    highest = {base: max(found) for base, found in lrs.items()}
+    assert highest["BAAI/bge-m3"] < 1e-3 < highest["intfloat/multilingual-e5-base"] < 2e-3
+    assert highest["almanach/camemberta-base"] > 2e-3 > 2e-4 > min(lrs["BAAI/bge-m3"])
+    epochs = {base: {c.epochs for c in configs if c.base == base} for base in FOUR}
+    assert epochs == {base: {2.0, 4.0} if "camemberta" in base else {1.0, 2.0} for base in FOUR}
+
+
+def test_a_smoke_search_of_four_bases_tries_a_stand_in_of_each(tmp_path: Path) -> None:
+    spec = load_spec(next(path for path in PRESETS if path.stem == "four_bases"))
+    small = smoke_spec(spec, tmp_path)
+    space = small.parsed_space()
+    tried = [space.at(start) for start in small.start][: small.budget.trials]
+    names = {base: base.rsplit("/", 1)[1] for base in FOUR}
+    assert [Path(config.base).name for config in tried[:4]] == list(names.values())
+    model_types = [json.loads((Path(c.base) / "config.json").read_text())["model_type"] for c in tried[:4]]
+    assert model_types == ["xlm-roberta", "xlm-roberta", "xlm-roberta", "deberta-v2"]
+    searched = {dimension.name: dimension for dimension in space.searched if dimension.name == "lr" and dimension.own}
+    assert searched, "lr depends on the stand-in as it does on the base"
+    assert all(2e-4 <= config.lr <= 5e-3 for config in tried if "camemberta" in config.base)

@@ -58,6 +58,61 @@ def test_branches_by_condition_are_parameters_of_their_own() -> None:
         assert config.lr == 1e-3 if config.method == "lora" else config.lr <= 1e-5
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("field", "when", "inside", "outside"),
+    [
+        ("lr", {"method": "full"}, [1e-5], [1e-3]),
+        ("epochs", {"method": "full"}, [1.0], [4.0]),
+        ("refresh", {"batches": "clustered"}, [True], [False]),
+        ("r", {"targets": "qv"}, [4, 8], [16, 32]),
+        ("lr", {"method": "full", "batches": "clustered"}, [1e-5], [1e-3]),
+    ],
+)
+def test_a_branch_for_all_other_cases_may_stand_before_or_after_the_others(
+    field: str, when: dict[str, Any], inside: list[Any], outside: list[Any], reverse: bool
+) -> None:
+    branches: list[Any] = [{"values": outside}, {"when": when, "values": inside}]
+    section = {**BASIC, "method": ["lora", "full"], "batches": ["in_batch", "clustered", "mixed"]}
+    section[field] = branches[::-1] if reverse else branches
+    met = set()
+    for config in sample(Space.parse(section, seed=0)):
+        here = all(getattr(config, other) == value for other, value in when.items())
+        if (field == "refresh" and config.batches == "in_batch") or (field == "r" and config.method == "full"):
+            continue  # without effect and not asked for
+        assert getattr(config, field) in (inside if here else outside)
+        met.add(here)
+    assert met == {True, False}
+
+
+def test_two_branches_for_the_same_trials_are_refused() -> None:
+    for second in ({"values": [3e-3]}, {"when": {"method": ["lora", "full"]}, "values": [3e-3]}):
+        with pytest.raises(InputError, match=r"space\.lr\[1\]: holds in the same trials as space\.lr\[0\]"):
+            Space.parse({**BASIC, "lr": [{"values": [1e-3, 2e-3]}, second]}, seed=0)
+
+
+def test_the_last_layers_alone_are_trained_by_either_method() -> None:
+    space = Space.parse({**BASIC, "method": ["none", "lora", "full"], "last_n": [2, 4]}, seed=0)
+    assert {(c.method, c.last_n) for c in sample(space)} == {
+        *(("none", None), ("lora", 2), ("lora", 4), ("full", 2), ("full", 4))
+    }
+    assert space.at({"method": "full", "last_n": 4}).last_n == 4
+    bounded = Space.parse({**BASIC, "method": "full", "last_n": [2, 4]}, seed=0, constraints=["last_n <= 2"])
+    assert {c.last_n for c in bounded.configs()} == {2}
+
+
+def test_a_base_that_is_only_evaluated_is_one_configuration() -> None:
+    section = {"base": "b", "method": "none", "schedule": ["linear", "cosine"], "max_grad_norm": [0.5, 1.0]}
+    section |= {"last_n": [2, 4], "lr": [1e-4, 1e-3], "matryoshka": [[], [64]]}
+    assert len({config.model_dump_json() for config in sample(Space.parse(section, seed=0))}) == 1
+
+
+def test_a_constraint_on_negatives_holds_in_every_strategy_that_trains_on_them() -> None:
+    section = {"base": "b", "batches": ["in_batch", "mined"], "hard_negatives": 4, "batch_size": [16, 64]}
+    space = Space.parse(section, seed=0, constraints=["hard_negatives * batch_size <= 64"])
+    assert {(p["batches"], p["batch_size"]) for p in space.grid()} == {("in_batch", 16), ("mined", 16)}
+
+
 def test_integer_ranges_give_integers() -> None:
     configs = sample(Space.parse({**BASIC, "r": {"low": 4, "high": 64, "step": 4}}, seed=0))
     assert all(isinstance(c.r, int) and c.r % 4 == 0 for c in configs)

@@ -105,7 +105,34 @@ def run_curves(study: Study, curves: list[list[float]]) -> list[int]:
     return reached
 
 
+@pytest.mark.parametrize(
+    ("pruner", "rungs", "deciding"),
+    [
+        ({"name": "halving"}, 4, {1, 2}),
+        ({"name": "halving"}, 6, {1, 2, 4}),
+        ({"name": "halving", "reduction": 3}, 6, {1, 3}),
+        ({"name": "hyperband"}, 6, {1, 2, 4}),
+    ],
+)
+def test_halving_decides_at_the_powers_of_its_reduction(
+    tmp_path: Path, pruner: dict[str, Any], rungs: int, deciding: set[int]
+) -> None:
+    space = {"base": "b", "lr": {"low": 1e-5, "high": 1e-2, "log": True}, "rungs": rungs}
+    spec = make_spec(space=space, pruner=pruner, sampler={"name": "random"}, budget={"trials": 40})
+    rng = np.random.default_rng(0)
+    # Each trial's best grows by chance, so that any rung may show it to be among the worse.
+    reached = run_curves(Study(tmp_path, spec), np.cumsum(rng.exponential(1, (40, rungs)), axis=1).tolist())
+    assert {rung for rung in reached if rung < rungs} == deciding
+    assert rungs in reached
+
+
 GOOD, BAD, LATE = [0.5, 0.6, 0.7, 0.8], [0.1, 0.2, 0.2, 0.3], [0.3, 0.5, 0.8, 0.9]
+
+
+def test_other_pruners_decide_at_each_rung_but_the_last(tmp_path: Path) -> None:
+    study = Study(tmp_path, make_spec(pruner={"name": "median", "startup": 3}, sampler={"name": "random"}))
+    below_from = [[0.4, 0.9, 0.9, 0.9], [0.5, 0.5, 0.9, 0.9], [0.5, 0.6, 0.6, 0.9], [0.5, 0.6, 0.7, 0.7]]
+    assert run_curves(study, [GOOD, GOOD, GOOD, *below_from]) == [4, 4, 4, 1, 2, 3, 4]
 
 
 def test_each_pruner_stops_the_bad_and_keeps_the_good(tmp_path: Path) -> None:

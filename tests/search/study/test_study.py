@@ -94,6 +94,22 @@ def test_a_stopped_and_reopened_search_equals_an_uninterrupted_one(tmp_path: Pat
     assert view(again) == view(whole)
 
 
+def test_choices_may_be_texts_that_begin_as_lists_do(tmp_path: Path) -> None:
+    prompts = ["[Q] ", '"query": ', "query: ", None]
+    spec = make_spec(
+        space={"base": "some/base", "query_prompt": prompts, "matryoshka": [[], [64, 128]], "rungs": 1},
+        start=[{"query_prompt": '"query": ', "matryoshka": [64, 128]}, {"query_prompt": "[Q] "}],
+        budget={"trials": 8},
+    )
+    run_all(Study(tmp_path, spec), stop_after=5)
+    study = Study(tmp_path, spec)
+    run_all(study)
+    configs = [t.user_attrs["config"] for t in study.trials]
+    assert (configs[0]["query_prompt"], configs[0]["matryoshka"]) == ('"query": ', [64, 128])
+    assert configs[1]["query_prompt"] == "[Q] "
+    assert {config["query_prompt"] for config in configs} == set(prompts)
+
+
 def test_starting_points_come_first_and_once(tmp_path: Path) -> None:
     spec = make_spec(start=[{"r": 8, "lr": 1e-4}, {"r": 4, "lr": 5e-5}])
     first = Study(tmp_path, spec)
@@ -308,6 +324,41 @@ def test_a_space_without_new_points_ends_the_search(tmp_path: Path) -> None:
     run_all(study)
     assert len(study.trials) == 2
     assert "known already or infeasible" in study.exhausted()
+
+
+def test_a_reopened_search_knows_that_its_space_or_its_hours_are_used_up(tmp_path: Path) -> None:
+    used_up = make_spec(space={"base": "some/base", "r": [4, 8], "rungs": 1}, sampler={"name": "random"})
+    short = make_spec(budget={"trials": 50, "hours": 1 / 3600}, pruner={"name": "none"})
+    for name, spec, reason in (
+        ("space", used_up, "known already or infeasible"),
+        ("hours", short, "the budget of 0.000277778 h is spent"),
+    ):
+        (tmp_path / name).mkdir()
+        study = Study(tmp_path / name, spec)
+        while (proposal := study.next_trial()) is not None:
+            for rung in range(1, study.space.rungs + 1):
+                study.report(proposal.number, rung, record(proposal.config, rung))
+            study.complete(proposal.number)
+            time.sleep(0.1)  # the last rung is told before the end
+        again = Study(tmp_path / name, spec)
+        assert reason in again.exhausted()
+        assert again.next_trial() is None
+        assert view(again) == view(study)
+        assert len(again._study.trials) == len(study._study.trials)  # nothing was asked
+
+
+def test_a_journal_that_does_not_say_why_its_search_ended_is_read_and_asked_once_more(tmp_path: Path) -> None:
+    spec = make_spec(space={"base": "some/base", "r": [4, 8], "rungs": 1}, sampler={"name": "random"})
+    study = Study(tmp_path, spec)
+    run_all(study)
+    journal = tmp_path / "study.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if "used_up" not in line))  # as earlier versions wrote it
+    again = Study(tmp_path, spec)
+    assert not again.exhausted()
+    run_all(again)
+    assert "known already or infeasible" in again.exhausted()
+    assert view(again) == view(study)
 
 
 def test_device_hours_end_a_search_and_what_is_left_is_told(tmp_path: Path) -> None:

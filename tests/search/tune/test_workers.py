@@ -15,13 +15,18 @@ import pytest
 import ray
 from optuna.trial import TrialState
 from ray import tune
+from ray.exceptions import RayError
+from ray.util.queue import Queue
 from ray.util.state import list_actors
 from safetensors.torch import load_file
 
 from evaluation.errors import InputError
+from search.run import cause
 from search.spec.load import ResourcesSpec
 from search.tune.capacity import capacity
+from search.tune.trial import NodeFault, Setting
 from search.tune.tuner import connect
+from search.tune.workers import _part
 from tests.conftest import TinyBase
 from tests.kit.drive import drive
 from tests.kit.toy import write_spec
@@ -95,6 +100,25 @@ def test_two_processes_train_as_one_and_are_stopped_and_replaced(tiny_base: Tiny
     together = load_file(run / "tune" / "trial_0000" / Path(rungs[-1].folder).name / ADAPTER)
     for name, weights in load_file(Path(rungs[-1].folder) / ADAPTER).items():
         assert together[name].numpy() == pytest.approx(weights.numpy(), abs=1e-5), name
+
+
+def test_a_process_on_a_node_without_the_runs_folder_says_so_and_blames_no_trial(tmp_path: Path) -> None:
+    rungs, verdicts = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+    setting = Setting(tmp_path / "run", tmp_path / "run" / "tune" / "trial_0000", "ndcg@10", ResourcesSpec(workers=2))
+    with pytest.raises(NodeFault, match=r"run/data: not there on node \d"):
+        _part(TrialConfig(base="b"), rungs, verdicts, setting)
+    assert isinstance(rungs.get(timeout=30), NodeFault)
+
+
+def test_a_task_that_fails_without_a_word_is_told_by_its_errors_name() -> None:
+    @ray.remote(max_retries=0)
+    def fails(error: type[Exception], *words: str) -> None:
+        raise error(*words)
+
+    for arguments, told in (((MemoryError,), "MemoryError"), ((ValueError, "one\ntwo"), "one")):
+        with pytest.raises(RayError) as caught:
+            ray.get(fails.remote(*arguments))
+        assert cause(caught.value) == told
 
 
 def test_what_no_nodes_have_together_is_refused() -> None:
