@@ -32,9 +32,9 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 
     # What is wrong with it is told before Ray and the rest are imported.
     checked = load_spec(spec, base, resumed=runs if resume and not smoke else None)
-    from search.run import run_search
+    from search.run import search_to_the_end
 
-    sys.exit(run_search(checked, runs, resume=resume, smoke=smoke, address=address))
+    sys.exit(search_to_the_end(checked, runs, resume=resume, smoke=smoke, address=address))
 
 
 @cli.command()

@@ -60,8 +60,8 @@ class OpenRun:
     def benchmark(self) -> pd.DataFrame:
         """Base against best on the test part, one row for each protocol and metric.
 
-        Columns: protocol, metric, base, best, difference, low, high (95 % interval), p_value, p_holm (corrected over
-        the table), queries, groups (of concepts, the unit of resampling).
+        Columns: protocol, metric, base, best, difference, low, high (95 % interval), p_value, queries, groups (of concepts, the
+        unit of resampling), p_holm (p_value corrected over the table).
 
         Raises:
             InputError: the search has not come to its benchmark.
@@ -72,7 +72,7 @@ class OpenRun:
             for comparison in part.comparisons.values()
         ]
         frame = pd.DataFrame(rows).rename(columns={"other": "best"})
-        frame.insert(frame.columns.get_loc("p_value") + 1, "p_holm", holm(list(frame["p_value"])))
+        frame["p_holm"] = holm(list(frame["p_value"]))
         return frame
 
     def movers(self) -> pd.DataFrame:

@@ -35,7 +35,7 @@ from search.tune.tuner import concurrency, connect, make_tuner
 from trainables.bases.families import resolve_base
 
 
-def run_search(
+def search_to_the_end(
     spec: SearchSpec,
     runs: Path,
     *,

@@ -192,13 +192,30 @@ def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) 
     raw = _read(path)
     if base is not None:
         raw["space"] = {**(raw.get("space") or {}), "base": base}
-    if path.name == SPEC:
-        # A run's own spec.json: what it records about the run is no part of the spec.
-        folder = Path(raw.get("folder", path.parent))
-        record = raw.get("record", {})
-        raw = {key: raw[key] for key in SearchSpec.model_fields if key in raw}
-    else:
-        folder, record = path.parent, {}
+    if path.name != SPEC:
+        return _validated(raw, path, path.parent, {}, resumed)
+    # A run's own spec.json: what it records about the run is no part of the spec.
+    own = {key: raw[key] for key in SearchSpec.model_fields if key in raw}
+    return _validated(own, path, Path(raw.get("folder", path.parent)), raw.get("record", {}), resumed)
+
+
+def spec_from(document: Mapping[str, Any], folder: Path | None = None) -> SearchSpec:
+    """A spec from what its YAML file would hold.
+
+    Args:
+        document: the keys; without `name` it is called "spec".
+        folder: where its relative paths start; null: the current folder.
+
+    Raises:
+        InputError: as load_spec.
+    """
+    return _validated(dict(document), Path("spec"), folder or Path.cwd(), {}, None)
+
+
+def _validated(
+    raw: dict[str, Any], path: Path, folder: Path, record: dict[str, Any], resumed: Path | None
+) -> SearchSpec:
+    """The checked spec. `path` names it in errors, and in its absence gives the search its name."""
     if isinstance(earlier := raw.get("continue_from"), str):
         best, space = _best_of(folder / earlier, path), raw.get("space") or {}
         if space.get("base", best) != best:
