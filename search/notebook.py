@@ -60,8 +60,8 @@ class OpenRun:
     def benchmark(self) -> pd.DataFrame:
         """Base against best on the test part, one row for each protocol and metric.
 
-        Columns: protocol, metric, base, best, difference, low, high (95 % interval), p_value, queries, groups (of concepts, the
-        unit of resampling), p_holm (p_value corrected over the table).
+        Columns: protocol, metric, base, best, difference, low, high (95 % interval), p_value, queries, groups (of
+        concepts, the unit of resampling), p_holm (p_value corrected over the table).
 
         Raises:
             InputError: the search has not come to its benchmark.
