@@ -14,7 +14,8 @@ from evaluation.compare import holm
 from search.leaderboard import Row, shown
 from search.report_data import RunData
 from search.report_plots import figures
-from search.summary import forgetting, gain, savings
+from search.summary import UNSEEN, forgetting, gain, savings
+from trainables.check_view import corpus_text
 from trainables.data import OLD_TEST
 
 HERE = Path(__file__).parent
@@ -32,7 +33,9 @@ def render(data: RunData) -> str:
         data=data,
         answer=verdict(data),
         tests=tests(data),
+        unseen=UNSEEN[(data.benchmark or {}).get("unseen", "concepts")],
         forgotten=forgetting(data.benchmark) if data.benchmark and OLD_TEST in data.benchmark else "",
+        corpus="" if data.data.corpus is None else corpus_text(data.data.corpus),
         cost=cost(data),
         savings=savings(data.rows),
         board=[board_row(row, data) for row in data.rows],
