@@ -137,8 +137,11 @@ def test_dev_takes_groups_of_all_sizes(folder: Path) -> None:
     rows = [{"anchor": f"a{at}", "positive": f"p{at} {n}"} for at in range(1000) for n in range(10 if at % 2 else 1)]
     found = surveyed(rows, folder, split={"dev": 0.2, "test": 0.15})
     large = np.array([int(rows[line - 1]["anchor"][1:]) % 2 for line in found.line_N], dtype=bool)
-    dev = {bool(size): len(set(found.groups_N[(found.parts_N == DEV) & (large == size)])) for size in (0, 1)}
-    assert 0.35 < dev[True] / (dev[True] + dev[False]) < 0.65
+    for size in (False, True):
+        free, dev = (
+            len(set(found.groups_N[part & (large == size)])) for part in (found.parts_N != TEST, found.parts_N == DEV)
+        )
+        assert 0.13 < dev / free < 0.27
 
 
 @given(rows=crowded_rows, seed=st.integers(0, 5))
