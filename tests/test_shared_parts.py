@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from search.cli import cli
-from search.summary import gain
-from tests.test_check import finding
-from trainables.check import DataReport, check
-from trainables.data import TrialData, load_task, prepare
-from trainables.data_config import DataConfig
+from search.screen.summary import gain
+from tests.trainables.data.test_check import finding
+from trainables.check.check import DataReport, check
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, load_task, prepare
 
 
 def answers(folder: Path, parts: dict[str, list[tuple[int, int]]], passages: int = 20) -> Path:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainables.data_config import DataConfig
-from trainables.rows import PARTS
-from trainables.splits import DEV, TEST, TRAIN, components
-from trainables.survey import DUPLICATE, SHARED_QUESTION, SHARED_TEXT, TRAINED_ON, TWO_SIDES, Survey
+from trainables.data.config import DataConfig
+from trainables.data.rows import PARTS
+from trainables.data.splits import DEV, TEST, TRAIN, components
+from trainables.data.survey import DUPLICATE, SHARED_QUESTION, SHARED_TEXT, TRAINED_ON, TWO_SIDES, Survey
 
 REASONS = {
     DUPLICATE: "repeat another row",

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.errors import InputError
-from trainables.data import load_report
-from trainables.data_config import DataConfig
-from trainables.rows import BadRow, Pair
-from trainables.splits import text_hash
-from trainables.survey import earlier_pairs, read_pairs
+from trainables.data.config import DataConfig
+from trainables.data.prepared import load_report
+from trainables.data.rows import BadRow, Pair
+from trainables.data.splits import text_hash
+from trainables.data.survey import earlier_pairs, read_pairs
 
 
 def require_same_rows(config: DataConfig, folder: Path, out: Path, earlier: Path | None) -> None:
