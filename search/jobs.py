@@ -12,7 +12,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from evaluation.errors import InputError, first_line
 from search.spec.load import load_spec
-from search.token import refused
+from search.tune.token import refused
 
 PATIENCE_S = 30  # that a cluster may take before it accepts jobs
 

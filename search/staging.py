@@ -21,7 +21,9 @@ from search.spec.record import read_record, write_spec
 from search.study.study import JOURNAL
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
-from trainables.data.prepared import prepare
+from trainables.data.config import DataConfig
+from trainables.data.prepared import load_report, prepare
+from trainables.data.same_rows import require_same_rows
 
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 FREE_TO_CHANGE = ("budget", "resources", "name")
@@ -76,7 +78,9 @@ class Staging:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def prepare(self, console: Console) -> None:
-        """Fetch the bases, read, check and split the data, and record the spec; on a resume, compare with the run.
+        """Fetch the bases, read, check and split the data, and record the spec.
+
+        On a resume the run's parts stay as they are: the data, the spec and the bases are compared with the run's.
 
         Raises:
             InputError: a base cannot be had or has no safetensors; the data cannot be used; or, on a resume, the data
@@ -85,15 +89,6 @@ class Staging:
         configs = {config.base: config for config in self._spec.parsed_space().configs()}
         with console.status("Fetching " + ", ".join(configs)):
             commits = {base: fetch(base, config.revision)[1] for base, config in configs.items()}
-        with console.status("Reading and splitting the data"):
-            report = prepare(
-                self._spec.data,
-                self._spec.folder,
-                self._spec.seed,
-                self._folder / "data",
-                earlier=self._spec.earlier_data,
-                tokens=token_counts(next(iter(configs.values()))),
-            )
         if self.going_on:
             stored = read_record(self._run)
             check_same_search(self._spec, stored, self._run)
@@ -103,9 +98,21 @@ class Staging:
                         f"{self._run}: {base} was at commit {commit} and is now at {commits.get(base)}; "
                         "expected the same weights (pin them with revision), or another name"
                     )
-            if stored["record"]["data_hash"] != report.content_hash:
-                raise InputError(
-                    f"{self._run}: the data has changed since the search began; expected the same rows, or another name"
+            try:
+                with console.status("Reading the data"):
+                    require_same_rows(self._spec.data, self._spec.folder, self._run / "data", self._spec.earlier_data)
+            except InputError as error:
+                raise InputError(f"{self._run}: {error}; expected the same rows, or another name") from None
+            report = load_report(self._run / "data")
+        else:
+            with console.status("Reading and splitting the data"):
+                report = prepare(
+                    self._spec.data,
+                    self._spec.folder,
+                    self._spec.seed,
+                    self._folder / "data",
+                    earlier=self._spec.earlier_data,
+                    tokens=token_counts(next(iter(configs.values()))),
                 )
             if self.resources.gpus is None:  # what was decided then holds: other number formats give other scores
                 gpus = stored["resources"]["gpus"]
@@ -180,6 +187,8 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
         InputError: names the first key that differs, with both values.
     """
     now = spec.model_dump(mode="json")
+    # Keys that the version which began the search did not know stand at their defaults.
+    stored = stored | {"data": DataConfig.model_validate(stored["data"]).model_dump(mode="json")}
     resources = stored["resources"]
     before, after = resources.get("workers", 1), spec.resources.workers
     if before != after:  # a trial that goes on would have its rungs at other shares of its training

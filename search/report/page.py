@@ -15,7 +15,8 @@ from search.report.figures import figures
 from search.report.gather import RunData
 from search.results.leaderboard import Row
 from search.results.table import shown
-from search.screen.summary import forgetting, gain, savings
+from search.screen.summary import UNSEEN, forgetting, gain, savings
+from trainables.check.view import corpus_text
 from trainables.data.prepared import OLD_TEST
 
 HERE = Path(__file__).parent
@@ -33,7 +34,9 @@ def render(data: RunData) -> str:
         data=data,
         answer=verdict(data),
         tests=tests(data),
+        unseen=UNSEEN[(data.benchmark or {}).get("unseen", "concepts")],
         forgotten=forgetting(data.benchmark) if data.benchmark and OLD_TEST in data.benchmark else "",
+        corpus="" if data.data.corpus is None else corpus_text(data.data.corpus),
         cost=cost(data),
         savings=savings(data.rows),
         board=[board_row(row, data) for row in data.rows],

@@ -20,6 +20,7 @@ from evaluation.task import Protocol, RetrievalTask
 from search.results.choice import checkpoint_folder, stage
 from search.results.leaderboard import Row, read_leaderboard
 from search.results.table import rate, shown
+from search.screen.summary import UNSEEN
 from search.spec.load import SearchSpec
 from trainables.config import TrialConfig
 
@@ -87,7 +88,9 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
             scores.save(folder / "benchmark" / f"{label}-{name}.npz")
         return before_and_after(task, before, after, metrics)
 
-    dev_protocol = load_report(data).config.protocol
+    report = load_report(data)
+    document["unseen"] = report.unseen
+    dev_protocol = report.config.protocol
     for protocol in _protocols(data / "test.jsonl"):
         task = load_task(data, "test", protocol)
         if protocol == dev_protocol or len(set(task.groups.values())) > 1:  # one concept gives no interval
@@ -209,4 +212,5 @@ def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:
                 lines.append(
                     f"| {protocol} | {c['queries']} | {metric} | {c['base']:.4f} | {c['other']:.4f} | {gain} |"
                 )
+        lines += ["", f"The test part holds queries {UNSEEN[benchmark.get('unseen', 'concepts')]}."]
     return "\n".join(lines) + "\n"

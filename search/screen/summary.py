@@ -12,6 +12,10 @@ from rich.table import Table
 from search.results.leaderboard import Row
 from trainables.data.prepared import OLD_TEST
 
+UNSEEN = {  # what the data report says of the test part -> what may be claimed of a gain on it
+    "concepts": "that neither training nor the search has seen",
+    "questions": "whose questions neither training nor the search has seen (their passages and concepts may be known)",
+}
 RELEVANT = {"concept": "any passage of the concept counts", "definition": "its definition alone counts"}
 
 
@@ -95,6 +99,7 @@ def gain(benchmark: Mapping[str, Any], protocol: str, base_kept: bool) -> tuple[
     metric = benchmark["metric"]
     c = benchmark["protocols"][protocol]["comparisons"][metric]
     sizes = f"{c['queries']:,} test queries of {c['groups']:,} concepts"
+    unseen = UNSEEN[benchmark.get("unseen", "concepts")]  # runs of earlier versions held whole concepts back
     interval = f"95 % interval {c['low']:+.4f} to {c['high']:+.4f}"
     if base_kept:
         return "open", f"No trial was worth its cost: the base as it is was kept ({metric} {c['base']:.3f} on test)."
@@ -102,7 +107,7 @@ def gain(benchmark: Mapping[str, Any], protocol: str, base_kept: bool) -> tuple[
         relative = f", {c['difference'] / c['base']:+.0%}" if c["base"] > 0 else ""
         return "good", (
             f"Fine-tuning helps: {metric} rises from {c['base']:.3f} to {c['other']:.3f} "
-            f"({c['difference']:+.4f}{relative}; {interval}) on {sizes} that neither training nor the search has seen."
+            f"({c['difference']:+.4f}{relative}; {interval}) on {sizes} {unseen}."
         )
     if c["high"] < 0:
         return "bad", (

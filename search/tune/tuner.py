@@ -15,10 +15,10 @@ from ray.exceptions import AuthenticationError
 from evaluation.errors import InputError, first_line
 from search.spec.load import SearchSpec
 from search.study.study import Study
-from search.token import PROBE_S, refused, require_token
 from search.tune.bridge import NUMBER, bridge
 from search.tune.capacity import capacity
 from search.tune.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
+from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial, trial_folder
 
 # A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from search.study.study import JOURNAL, Study
 from tests.conftest import TinyBase
 from tests.kit.toy import write_pairs, write_spec
 from tests.kit.toy_run import make_run
+from trainables.data.prepared import load_report
 
 
 @pytest.fixture
@@ -157,3 +159,47 @@ def test_going_on_with_a_search_whose_space_was_used_up_keeps_its_benchmark(tmp_
     assert "The search ended: 100 proposals in a row were known already" in console.file.getvalue()  # type: ignore[attr-defined]
     assert {name: (run / name).read_bytes() for name in before} == before
     assert len(study.trials) == 2
+
+
+def as_an_earlier_version_wrote_it(run: Path) -> None:
+    """Without the keys that came later, and with parts that this version would cut otherwise."""
+    spec = read_record(run)
+    spec["data"].pop("shared")
+    (run / SPEC).write_text(json.dumps(spec))
+    report = json.loads((run / "data" / "report.json").read_text("utf-8"))
+    for key in ("corpus", "shared", "unseen"):
+        report.pop(key)
+    report["config"].pop("shared")
+    (run / "data" / "report.json").write_text(json.dumps(report))
+    train, test = (run / "data" / f"{part}.jsonl" for part in ("train", "test"))
+    lines = train.read_text("utf-8").splitlines(keepends=True)
+    train.write_text("".join(lines[4:]), "utf-8")
+    test.write_text(test.read_text("utf-8") + "".join(lines[:4]), "utf-8")
+
+
+def test_a_run_that_an_earlier_version_began_goes_on_with_its_own_parts(run: Path, tmp_path: Path) -> None:
+    Study(run, load_spec(tmp_path / "toy.yaml"))
+    as_an_earlier_version_wrote_it(run)
+    before = {path.name: path.read_bytes() for path in (run / "data").iterdir()}
+    assert load_report(run / "data").unseen == "concepts"
+    assert "Going on with" in staged(tmp_path / "toy.yaml", run, resume=True)
+    assert {path.name: path.read_bytes() for path in (run / "data").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[:-1], "the data has 350 rows and had 351 when the search began"),
+        (lambda lines: [*lines, lines[0]], "the data has 352 rows and had 351"),
+        (lambda lines: [line.replace("7", "8") for line in lines], "is no row of it any more; expected the same rows"),
+    ],
+)
+def test_a_run_whose_data_has_changed_is_not_resumed(
+    run: Path, tmp_path: Path, change: Callable[[list[str]], list[str]], message: str
+) -> None:
+    Study(run, load_spec(tmp_path / "toy.yaml"))
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(change(pairs.read_text("utf-8").splitlines(keepends=True))), "utf-8")
+    with pytest.raises(InputError) as caught:
+        staged(tmp_path / "toy.yaml", run, resume=True)
+    assert message in str(caught.value)

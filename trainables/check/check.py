@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.errors import InputError
+from trainables.check.empty_parts import empty_part
 from trainables.check.findings import Draft, findings
 from trainables.check.near_duplicates import near_duplicates
-from trainables.check.second_look import SecondLook, second_look, texts_of
+from trainables.check.second_look import SecondLook, second_look
+from trainables.data.beir import beir_passages
 from trainables.data.config import DataConfig
-from trainables.data.rows import PARTS, Pair, shortened
-from trainables.data.splits import DEV, TEST, require_parts
-from trainables.data.survey import Survey, survey
+from trainables.data.rows import PARTS
+from trainables.data.sources import read_once
+from trainables.data.splits import DEV, TEST
+from trainables.data.survey import Survey, Unseen, matched, survey
 
 NO_SEED = 42
 
@@ -57,6 +61,17 @@ class Lengths(BaseModel):
     cut: float | None = None
 
 
+class Corpus(BaseModel):
+    """Of a BEIR folder: distinct passages, those that answer no question, questions, those with several answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    passages: int
+    idle: int
+    questions: int
+    several: int
+
+
 class DataReport(BaseModel):
     """What `embtune data check` shows and a run's data/report.json holds.
 
@@ -69,6 +84,9 @@ class DataReport(BaseModel):
         domains: domain -> part -> concepts.
         languages: of a sample of passages, language -> share.
         lengths: anchor and positive.
+        corpus: what a BEIR folder's judgements leave of its corpus; none: another source.
+        shared: what became of passages and concepts in several parts.
+        unseen: what of the test part is neither in training nor in dev: its concepts, or its questions alone.
         findings: most severe first.
         unusable: why the data cannot be used; none: it can.
         content_hash: of the prepared parts; empty when nothing was written.
@@ -87,6 +105,9 @@ class DataReport(BaseModel):
     domains: dict[str, dict[str, int]] = {}
     languages: dict[str, float] = {}
     lengths: dict[str, Lengths] = {}
+    corpus: Corpus | None = None
+    shared: Literal["keep", "leave_out"] = "leave_out"
+    unseen: Unseen = "concepts"
     findings: list[Finding] = []
     unusable: str | None = None
     content_hash: str = ""
@@ -133,6 +154,7 @@ def check_file(
     return check(config, folder, seed, earlier=earlier, tokens=tokens, progress=progress)[1]
 
 
+@read_once()
 def check(
     config: DataConfig,
     folder: Path,
@@ -156,13 +178,19 @@ def check(
     report.dropped = {rule: tally.count for rule, tally in found.dropped.items()}
     report.unusable = _unusable(config, found)
     drafts = [] if found.missing_column else findings(config, found)
+    texts: dict[int, str] = {}
     if len(found.line_N):
         _count(report, found)
-        look = second_look(config, folder, earlier, found)
+        report.corpus = _corpus(config, folder, found)
+        report.shared = "keep" if found.kept else "leave_out"
+        report.unseen = found.unseen
+        look = second_look(
+            config, folder, earlier, found, {p for draft in drafts for shown in draft.pairs for p in shown}
+        )
         drafts += near_duplicates(look, found)
         report.languages = look.languages()
         report.lengths = _lengths(found, look, tokens)
-    texts = texts_of(config, folder, earlier, {pair for draft in drafts for shown in draft.pairs for pair in shown})
+        texts = look.shown
     report.findings = [_finding(draft, found, texts) for draft in drafts]
     return found, report
 
@@ -176,14 +204,12 @@ def _unusable(config: DataConfig, found: Survey) -> str | None:
     if not len(found.line_N):
         dropped = ", ".join(f"{rule}: {tally.count}" for rule, tally in found.dropped.items())
         return f"no row with an anchor and a positive in {found.rows} rows ({dropped or 'the source is empty'})"
-    if config.split.by == "given" and not found.given:
+    if config.split.by == "given" and not found.named:
         return "split.by: given, but the source does not say which rows are train, dev and test"
     if config.protocol == "definition" and not (found.kinds_N == 1).any():
         return "protocol: definition needs rows whose kind is definition, there are none"
-    try:
-        require_parts(found.parts_N, found.groups_N, config.split.dev, config.split.test)
-    except InputError as error:
-        return str(error)
+    if empty := empty_part(config, found):
+        return empty
     if config.protocol == "definition":
         for part, least in ((TEST, 2), (DEV, 1)):
             defined = len(np.unique(found.groups_N[(found.parts_N == part) & (found.kinds_N == 1)]))
@@ -213,6 +239,20 @@ def _count(report: DataReport, found: Survey) -> None:
         }
 
 
+def _corpus(config: DataConfig, folder: Path, found: Survey) -> Corpus | None:
+    passages = set() if config.max_rows else {matched(text) for text in beir_passages(config, folder)}
+    if not passages:
+        return None
+    answers = np.unique(np.stack([found.anchors_N, found.positives_N], axis=1), axis=0)
+    _, counts = np.unique(answers[:, 0], return_counts=True)
+    return Corpus(
+        passages=len(passages),
+        idle=len(passages.difference(answers[:, 1].tolist())),
+        questions=len(counts),
+        several=int((counts > 1).sum()),
+    )
+
+
 def _lengths(found: Survey, look: SecondLook, tokens: Tokens | None) -> dict[str, Lengths]:
     if tokens is None:
         values = {"anchor": found.anchor_chars_N, "positive": found.positive_chars_N}
@@ -237,13 +277,13 @@ def _summary(lengths: np.ndarray, unit: str, limit: int | None) -> Lengths:
     )
 
 
-def _finding(draft: Draft, found: Survey, texts: dict[int, Pair]) -> Finding:
+def _finding(draft: Draft, found: Survey, texts: dict[int, str]) -> Finding:
     examples = [Example(where=where, text=text) for where, text in draft.places]
     for shown in draft.pairs:
         examples.append(
             Example(
                 where=" and ".join(found.place(pair) for pair in shown),
-                text=" | ".join(f"{shortened(texts[p].anchor, 40)} -> {shortened(texts[p].positive)}" for p in shown),
+                text=" | ".join(texts[p] for p in shown),
             )
         )
     return Finding(name=draft.name, count=draft.count, what=draft.what, action=draft.action, examples=tuple(examples))

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from trainables.data.config import DataConfig
 from trainables.data.rows import PARTS
 from trainables.data.splits import DEV, TEST, TRAIN
-from trainables.data.survey import DUPLICATE, SHARED_TEXT, SHOWN, TWO_SIDES, Hashes, Survey
+from trainables.data.survey import (
+    DUPLICATE,
+    SHARED_QUESTION,
+    SHARED_TEXT,
+    SHOWN,
+    TRAINED_ON,
+    TWO_SIDES,
+    Hashes,
+    Survey,
+)
 
 SMALL_PART = 50  # concepts; below it a 95 % interval of nDCG is wider than most gains
 LARGE_CONCEPT = 0.05  # of the training rows
@@ -102,6 +111,23 @@ def _texts(found: Survey) -> Iterator[Draft]:
 
 
 def _sides(found: Survey) -> Iterator[Draft]:
+    yield from _shared(found)
+    asked = np.flatnonzero(found.reasons_N == SHARED_QUESTION)
+    yield Draft(
+        "questions on two sides",
+        len(asked),
+        "rows whose question stands in a part that goes before (test, then dev), case and white space folded",
+        "left out, so that no question of the test part is trained on",
+        _singles(asked),
+    )
+    known = np.flatnonzero(found.reasons_N == TRAINED_ON)
+    yield Draft(
+        "texts that the earlier run trained on",
+        len(known),
+        "new rows of dev or test that the earlier run was trained on",
+        "left out: its model has seen them, so they can judge nothing",
+        _singles(known),
+    )
     two = np.flatnonzero(found.reasons_N == TWO_SIDES)
     yield Draft(
         "concepts on two sides",
@@ -120,16 +146,60 @@ def _sides(found: Survey) -> Iterator[Draft]:
     )
 
 
+def _shared(found: Survey) -> Iterator[Draft]:
+    """What parts that were not cut here by concept have in common, before anything is left out."""
+    if not found.named and not found.kept:
+        return
+    what_happens = (
+        "kept where both parts are as the source names them or cut by question (data.shared: leave_out takes their "
+        "rows out of training, then of dev)"
+        if found.kept
+        else "left out of training, then of dev (data.shared: keep leaves the parts as the source names them)"
+    )
+    kinds = [
+        ("questions", found.anchors_N, "never trained on and tested: see questions or texts on two sides"),
+        ("passages", found.positives_N, what_happens),
+    ]
+    if found.has_concept_N.any():
+        kinds.append(("concepts", found.groups_N.astype(np.uint64), what_happens))
+    for kind, keys_N, action in kinds:
+        meant = np.flatnonzero(found.meant_N >= TRAIN)
+        several = meant[_with_several(keys_N[meant], found.meant_N[meant].astype(np.uint64))]
+        yield Draft(
+            f"{kind} in several parts",
+            len(np.unique(keys_N[several])),
+            f"{kind} that stand in several parts ({_between(keys_N, found)})",
+            action,
+            _across(several, keys_N, found.meant_N),
+        )
+
+
+def _between(keys_N: Hashes, found: Survey) -> str:
+    held = [np.unique(keys_N[found.meant_N == part]) for part in range(len(PARTS))]
+    pairs = ((TRAIN, DEV), (TRAIN, TEST), (DEV, TEST))
+    counts = [(a, b, len(np.intersect1d(held[a], held[b], assume_unique=True))) for a, b in pairs]
+    return ", ".join(f"{PARTS[a]} and {PARTS[b]} {count:,}" for a, b, count in counts if count)
+
+
 def _negatives(found: Survey) -> Iterator[Draft]:
     false = found.false_negatives_M
     yield Draft(
         "negatives that answer",
         int(false.sum()),
-        "negatives that are passages of the row's own concept",
+        "negatives that are passages of the row's own concept or question",
         "taken out of the row's negatives",
         _singles(np.unique(found.negative_rows_M[false])),
     )
-    rows, counts = np.unique(found.negative_rows_M[~false], return_counts=True)
+    held_out = found.held_out_negatives_M & ~false
+    yield Draft(
+        "negatives that dev or test holds back",
+        int(held_out.sum()),
+        "negatives of training rows that are texts of dev or test",
+        "taken out of the row's negatives, so that no text of theirs is trained on",
+        _singles(np.unique(found.negative_rows_M[held_out])),
+    )
+    gone = found.dropped_negatives
+    rows, counts = np.unique(found.negative_rows_M[~gone], return_counts=True)
     yield Draft(
         "rows with several negatives",
         int((counts > 1).sum()),
@@ -137,7 +207,7 @@ def _negatives(found: Survey) -> Iterator[Draft]:
         "a trial takes as many as its hard_negatives says, 1 unless the space says more",
         _singles(rows[counts > 1]),
     )
-    positives = np.isin(found.negatives_M, found.positives_N) & ~false
+    positives = np.isin(found.negatives_M, found.positives_N) & ~gone
     yield Draft(
         "negatives that answer other rows",
         int(positives.sum()),
@@ -210,6 +280,15 @@ def _with_several(keys_N: Hashes, values_N: Hashes) -> NDArray[np.int64]:
     distinct = np.unique(np.stack([keys_N, values_N], axis=1), axis=0)
     keys, counts = np.unique(distinct[:, 0], return_counts=True)
     return np.flatnonzero(np.isin(keys_N, keys[counts > 1]))
+
+
+def _across(pairs: NDArray[np.int64], keys_N: Hashes, parts_N: NDArray[np.int8]) -> tuple[tuple[int, ...], ...]:
+    """Of each of the first few keys the first pair of each part."""
+    shown: dict[int, dict[int, int]] = {}
+    for pair in pairs.tolist():
+        if int(keys_N[pair]) in shown or len(shown) < SHOWN:
+            shown.setdefault(int(keys_N[pair]), {}).setdefault(int(parts_N[pair]), pair)
+    return tuple(tuple(own.values()) for own in shown.values())
 
 
 def _together(pairs: NDArray[np.int64], keys_N: Hashes) -> tuple[tuple[int, ...], ...]:

@@ -1,9 +1,8 @@
-"""The source read again: samples of its texts, and the texts of rows that are shown."""
+"""The source read a second time: samples of its texts, and the texts of rows that are shown."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,7 @@ from datasketch import MinHash
 
 from evaluation.task import fold
 from trainables.data.config import DataConfig
-from trainables.data.rows import Pair
+from trainables.data.rows import Pair, shortened
 from trainables.data.splits import DEV, LEFT_OUT
 from trainables.data.survey import Survey, read_pairs
 
@@ -36,12 +35,14 @@ class SecondLook:
         passages: starts of long enough passages, at most LANGUAGE_SAMPLE.
         sketches: pair -> MinHash of its passage, for at most SKETCHED distinct passages of training and as many of
             dev and test.
+        shown: pair -> what to show of it, for pairs that are asked for and for those that have a sketch.
     """
 
     anchors: list[str] = field(default_factory=list)
     positives: list[str] = field(default_factory=list)
     passages: list[str] = field(default_factory=list)
     sketches: dict[int, MinHash] = field(default_factory=dict)
+    shown: dict[int, str] = field(default_factory=dict)
 
     def languages(self) -> dict[str, float]:
         """Language (ISO 639-1) -> share of the sampled passages, most common first."""
@@ -49,8 +50,8 @@ class SecondLook:
         return {language: count / len(self.passages) for language, count in counts.most_common()}
 
 
-def second_look(config: DataConfig, folder: Path, earlier: Path | None, found: Survey) -> SecondLook:
-    """Read the source again and sample it."""
+def second_look(config: DataConfig, folder: Path, earlier: Path | None, found: Survey, wanted: set[int]) -> SecondLook:
+    """Read the source again, sample it, and keep what to show of the `wanted` pairs."""
     sampled = _spread(np.arange(len(found.line_N)), SAMPLE)
     long = np.flatnonzero(found.positive_chars_N >= LANGUAGE_LENGTH[0])
     spoken = _spread(long, LANGUAGE_SAMPLE)
@@ -59,7 +60,8 @@ def second_look(config: DataConfig, folder: Path, earlier: Path | None, found: S
     held_out = found.parts_N[first] >= DEV
     sketched = _spread(first[held_out], SKETCHED) | _spread(first[~held_out], SKETCHED)
     look = SecondLook()
-    for number, pair in _pairs(config, folder, earlier):
+    pairs = (pair for pair in read_pairs(config, folder, earlier) if isinstance(pair, Pair))
+    for number, pair in enumerate(pairs):
         if number in sampled:
             look.anchors.append(pair.anchor)
             look.positives.append(pair.positive)
@@ -67,22 +69,9 @@ def second_look(config: DataConfig, folder: Path, earlier: Path | None, found: S
             look.passages.append(pair.positive[: LANGUAGE_LENGTH[1]])
         if number in sketched:
             look.sketches[number] = _sketch(pair.positive)
+        if number in wanted or number in sketched:
+            look.shown[number] = f"{shortened(pair.anchor, 40)} -> {shortened(pair.positive)}"
     return look
-
-
-def texts_of(config: DataConfig, folder: Path, earlier: Path | None, wanted: set[int]) -> dict[int, Pair]:
-    """The pairs with the given numbers."""
-    texts: dict[int, Pair] = {}
-    for number, pair in _pairs(config, folder, earlier) if wanted else ():
-        if number in wanted:
-            texts[number] = pair
-            if len(texts) == len(wanted):
-                break
-    return texts
-
-
-def _pairs(config: DataConfig, folder: Path, earlier: Path | None) -> Iterator[tuple[int, Pair]]:
-    return enumerate(pair for pair in read_pairs(config, folder, earlier) if isinstance(pair, Pair))
 
 
 def _spread(numbers: np.ndarray, limit: int) -> set[int]:

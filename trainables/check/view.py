@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainables.check.check import DataReport, Lengths
+from trainables.check.check import Corpus, DataReport, Lengths
 from trainables.data.rows import PARTS
 
 DOMAINS_SHOWN = 10
@@ -26,6 +26,8 @@ def print_report(report: DataReport, console: Console) -> None:
             console.print(
                 f"rows of a concept: {sizes['smallest']:g} to {sizes['largest']:g}, median {sizes['median']:g}"
             )
+    if report.corpus is not None:
+        console.print(corpus_text(report.corpus))
     for column, lengths in report.lengths.items():
         console.print(f"{column}: {_length(lengths)}")
     if report.languages:
@@ -38,10 +40,23 @@ def print_report(report: DataReport, console: Console) -> None:
         console.print(f"  [dim]what the search does:[/] {escape(finding.action)}")
         for example in finding.examples:
             console.print(f"  [cyan]{escape(example.where)}[/]  {escape(example.text)}", highlight=False)
+    if report.kept and report.unseen == "questions":
+        console.print(
+            "\nThe test part has questions that training and dev have not, on passages or concepts that they may have: "
+            "a gain holds for new questions on what is known."
+        )
     if report.unusable is not None:
         console.print(f"\n[bold red]unusable[/]: {escape(report.unusable)}", highlight=False)
     else:
         console.print("\n[bold green]usable[/]" + ("" if report.findings else ", nothing found"))
+
+
+def corpus_text(corpus: Corpus) -> str:
+    """What a BEIR folder's judgements say of its corpus, in one line."""
+    return (
+        f"corpus: {corpus.passages:,} passages, of which {corpus.idle / corpus.passages:.0%} answer no question; "
+        f"{corpus.several:,} of {corpus.questions:,} questions have several answers"
+    )
 
 
 def _parts(report: DataReport) -> Table:

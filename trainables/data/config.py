@@ -73,13 +73,14 @@ class Split(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    by: Literal["auto", "concept", "column", "given"] = Field(
+    by: Literal["auto", "concept", "query", "column", "given"] = Field(
         "auto",
-        description="concept: a hash of the concept; column: the split column; given: train, dev and test files; "
+        description="concept: a hash of the concept; query: a hash of the question, for new questions on passages that "
+        "are known; column: the split column; given: train, dev and test files; "
         "auto: given where the source is several files, else column where there is one, else concept",
     )
-    dev: float = Field(0.15, gt=0, lt=1, description="share of the concepts that are not test")
-    test: float = Field(0.15, gt=0, lt=1, description="share of all concepts")
+    dev: float = Field(0.15, gt=0, lt=1, description="share of the concepts (by query: the questions) not in test")
+    test: float = Field(0.15, gt=0, lt=1, description="share of all concepts (by query: of all questions)")
 
 
 class Files(BaseModel):
@@ -115,6 +116,12 @@ class DataConfig(BaseModel):
     columns: Columns = Columns()
     drop: Drop = Drop()
     split: Split = Split()
+    shared: Literal["keep", "leave_out"] | None = Field(
+        None,
+        description="passages and concepts that stand in several parts. keep: the parts stay as they are, only a "
+        "question is never trained on and tested; leave_out: their rows leave training, then dev; "
+        "none: keep between parts that the source names and with split.by: query, else leave_out",
+    )
     protocol: Literal["concept", "definition"] = Field(
         "concept",
         description="concept: each passage of the anchor's concept is relevant; definition: only its rows of kind "
@@ -130,4 +137,9 @@ class DataConfig(BaseModel):
         several = isinstance(self.source, Files) or (isinstance(self.source, Hub) and self.source.split is None)
         if self.split.by == "given" and isinstance(self.source, Files | Hub) and not several:
             raise ValueError("split.by: given needs source with train, dev and test, got one split")
+        if self.split.by == "query" and self.shared == "leave_out":
+            raise ValueError(
+                "shared: leave_out takes away the known passages that split.by: query asks new questions on; "
+                "expected keep, or split.by: concept"
+            )
         return self

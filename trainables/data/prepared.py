@@ -19,6 +19,7 @@ from trainables.check.check import DataReport, Tokens, check
 from trainables.data.beir import beir_passages
 from trainables.data.config import DataConfig
 from trainables.data.rows import PARTS, Pair
+from trainables.data.sources import read_once
 from trainables.data.splits import LEFT_OUT
 from trainables.data.survey import GROUP_PREFIX, Survey, read_pairs
 
@@ -37,6 +38,7 @@ FEATURES = Features(
 )
 
 
+@read_once()
 def prepare(
     config: DataConfig,
     folder: Path,
@@ -91,16 +93,17 @@ def prepare(
 def _write_parts(config: DataConfig, folder: Path, earlier: Path | None, out: Path, found: Survey) -> str:
     """Write the parts and return the hash of their lines."""
     digest = hashlib.sha256()
-    negatives = 0  # position in found.false_negatives_M
+    dropped_M = found.dropped_negatives
+    negatives = 0  # position in it
     with ExitStack() as stack:
         files = [stack.enter_context(stack.enter_context(aside(out / f"{p}.jsonl")).open("wb")) for p in PARTS]
         pairs = (pair for pair in read_pairs(config, folder, earlier) if isinstance(pair, Pair))
         for number, pair in enumerate(pairs):
-            false = found.false_negatives_M[negatives : negatives + len(pair.negatives)]
+            dropped = dropped_M[negatives : negatives + len(pair.negatives)]
             negatives += len(pair.negatives)
             part = found.parts_N[number]
             if part != LEFT_OUT:
-                kept = [text for text, wrong in zip(pair.negatives, false, strict=True) if not wrong]
+                kept = [text for text, gone in zip(pair.negatives, dropped, strict=True) if not gone]
                 line = json.dumps(_line(pair, kept, number, found), ensure_ascii=False).encode() + b"\n"
                 files[part].write(line)
                 digest.update(bytes([part]) + line)

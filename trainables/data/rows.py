@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 from evaluation.task import fold
@@ -56,6 +57,7 @@ class DroppedRow:
     line: int
     rule: str
     text: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class PairReader:
         except WrongCellError as wrong:
             return BadRow(row.file, row.line, str(wrong))
         if rule := self._rule(anchor, positive):
-            return DroppedRow(row.file, row.line, rule, f"{shortened(anchor)} -> {shortened(positive)}")
+            return DroppedRow(row.file, row.line, rule, f"{shortened(anchor)} -> {shortened(positive)}", part)
         domain = domains[0] if domains else None
         return Pair(row.file, row.line, part, anchor, positive, negatives, concept or None, kind or None, domain)
 
@@ -125,7 +127,11 @@ class PairReader:
         values = {field: _text(field, row.cells.get(field)) for field in fields}
         if not all(values.values()):
             return ""  # a text with a hole in it is a missing text
-        return template.format_map(values).strip() if "{" in template else values[fields[0]]
+        if "{" not in template:
+            return values[fields[0]]
+        # By name, not by str.format, which takes a dot or a bracket in a column's name for an attribute or an index.
+        pieces = Formatter().parse(template)
+        return "".join(text + (values[field] if field else "") for text, field, *_ in pieces).strip()
 
     def _optional(self, row: RawRow, name: str) -> Any:
         given = getattr(self._config.columns, name)
@@ -136,7 +142,7 @@ class PairReader:
 
     def _part(self, of_file: str, cell: Any) -> str:
         by = self._config.split.by
-        if by == "concept":
+        if by in ("concept", "query"):
             return ""
         if of_file or by == "given":
             return of_file

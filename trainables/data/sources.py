@@ -5,7 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import pickle
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from hashlib import sha256
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,7 @@ import datasets
 import pyarrow.parquet
 
 from evaluation.errors import InputError
+from evaluation.files import aside
 from trainables.data.beir import read_beir
 from trainables.data.config import DataConfig, Files, Hub
 from trainables.data.rows import PART_NAMES, PARTS, BadRow, RawRow
@@ -33,28 +40,19 @@ def read_rows(config: DataConfig, folder: Path) -> Iterator[RawRow | BadRow]:
     """
     source = config.source
     if isinstance(source, Hub):
-        yield from _limited(_read_hub(source), config.max_rows)
+        yield from _read_hub(source, config.max_rows)
     elif isinstance(source, Files):
         for part in PARTS:
             name = getattr(source, part)
             if name is not None:
-                yield from _limited(_read_path(folder / name, part), config.max_rows)
+                yield from _read_path(folder / name, part, config.max_rows)
     else:
-        yield from _limited(_read_path(folder / source, ""), config.max_rows)
+        yield from _read_path(folder / source, "", config.max_rows)
 
 
-def _limited(rows: Iterator[RawRow | BadRow], limit: int | None) -> Iterator[RawRow | BadRow]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        part = row.part if isinstance(row, RawRow) else ""
-        counts[part] = counts.get(part, 0) + 1
-        if limit is None or counts[part] <= limit:
-            yield row
-
-
-def _read_path(path: Path, part: str) -> Iterator[RawRow | BadRow]:
+def _read_path(path: Path, part: str, limit: int | None) -> Iterator[RawRow | BadRow]:
     if path.is_dir():
-        return _read_folder(path, part)
+        return _read_folder(path, part, limit)
     if not path.is_file():
         raise InputError(f"{path.resolve()}: no such file or folder")
     readers = {
@@ -70,7 +68,7 @@ def _read_path(path: Path, part: str) -> Iterator[RawRow | BadRow]:
         raise InputError(f"{path}: ending {path.suffix!r}, expected one of {', '.join(readers)} or a folder")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: empty file, expected rows with an anchor and a positive")
-    return reader(path, part)
+    return islice(reader(path, part), limit)
 
 
 # Text files
@@ -279,33 +277,68 @@ def _read_parquet(path: Path, part: str) -> Iterator[RawRow | BadRow]:
         raise InputError(f"{path}: after row {number}: not Parquet or damaged ({reason})") from None
 
 
-def _read_folder(path: Path, part: str) -> Iterator[RawRow | BadRow]:
+def _read_folder(path: Path, part: str, limit: int | None) -> Iterator[RawRow | BadRow]:
     if (path / "corpus.jsonl").is_file():
-        return read_beir(path, part)
+        parts = groupby(read_beir(path, part), key=lambda row: row.file)  # a file of qrels for each part
+        return chain.from_iterable(islice(rows, limit) for _, rows in parts)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return _read_saved(path, part)
+        return _read_saved(path, part, limit)
     raise InputError(f"{path}: neither a BEIR folder (corpus.jsonl) nor one of datasets' save_to_disk (state.json)")
 
 
-def _read_saved(path: Path, part: str) -> Iterator[RawRow | BadRow]:
+def _read_saved(path: Path, part: str, limit: int | None) -> Iterator[RawRow | BadRow]:
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         raise InputError(f"{path}: cannot be loaded as a saved data set ({_line(error)})") from None
-    yield from _read_loaded(path.name, loaded, part)
+    yield from _read_loaded(path.name, loaded, part, limit)
 
 
-def _read_hub(source: Hub) -> Iterator[RawRow | BadRow]:
+_HELD: ContextVar[Path | None] = ContextVar("_HELD", default=None)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within it a data set of the hub comes over the network once: later passes find the same rows in a file."""
+    if _HELD.get() is not None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="embtune-rows-") as folder:
+        token = _HELD.set(Path(folder))
+        try:
+            yield
+        finally:
+            _HELD.reset(token)
+
+
+def _read_hub(source: Hub, limit: int | None) -> Iterator[RawRow | BadRow]:
+    folder = _HELD.get()
+    if folder is None:
+        yield from _stream_hub(source, limit)
+        return
+    held = folder / sha256(f"{source.model_dump_json()} {limit}".encode()).hexdigest()
+    if held.exists():
+        with held.open("rb") as file:
+            while file.peek(1):
+                yield pickle.load(file)
+        return
+    with aside(held) as draft, draft.open("wb") as file:  # a pass that stops early leaves nothing
+        for row in _stream_hub(source, limit):
+            pickle.dump(row, file)
+            yield row
+
+
+def _stream_hub(source: Hub, limit: int | None) -> Iterator[RawRow | BadRow]:
     try:
         loaded = datasets.load_dataset(
             source.hub, source.name, split=source.split, revision=source.revision, streaming=True
         )
     except Exception as error:  # the hub client raises a dozen kinds; the user needs its one line
         raise InputError(f"data set {source.hub}: cannot be loaded ({_line(error)})") from None
-    yield from _read_loaded(source.hub, loaded, "")
+    yield from _read_loaded(source.hub, loaded, "", limit)
 
 
-def _read_loaded(name: str, loaded: Any, part: str) -> Iterator[RawRow | BadRow]:
+def _read_loaded(name: str, loaded: Any, part: str, limit: int | None) -> Iterator[RawRow | BadRow]:
     """A datasets.Dataset or IterableDataset, or a dictionary of them by split."""
     if not isinstance(loaded, dict):
         loaded = {part: loaded}
@@ -313,7 +346,7 @@ def _read_loaded(name: str, loaded: Any, part: str) -> Iterator[RawRow | BadRow]
         own = part or PART_NAMES.get(split, split)
         if own and own not in PARTS:
             continue
-        for number, cells in enumerate(rows, start=1):
+        for number, cells in enumerate(islice(rows, limit), start=1):
             yield RawRow(f"{name}[{split}]" if split else name, number, own, cells)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -21,19 +22,25 @@ from trainables.data.config import DataConfig
 from trainables.data.rows import PARTS, BadRow, DroppedRow, Pair, PairReader
 from trainables.data.sources import read_rows
 from trainables.data.splits import (
+    DEV,
     LEFT_OUT,
+    TEST,
     TRAIN,
     UNDECIDED,
     IntArray,
     assign,
+    begins_group,
     components,
     draw,
+    leave_out_questions,
     leave_out_shared,
     shares_text,
     text_hash,
+    two_sides,
 )
 
-KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT = 0, 1, 2, 3  # why a pair is left out
+KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT, SHARED_QUESTION, TRAINED_ON = range(6)  # why a pair is left out
+Unseen = Literal["concepts", "questions"]
 SHOWN = 3
 NO_KIND = -1
 GROUP_PREFIX = "group-"
@@ -52,9 +59,12 @@ class Tally:
 
     count: int = 0
     places: list[tuple[str, str]] = field(default_factory=list)
+    parts: Counter[str] = field(default_factory=Counter)  # of rows whose part is known
 
     def add(self, row: BadRow | DroppedRow, text: str) -> None:
         self.count += 1
+        if isinstance(row, DroppedRow) and row.part:
+            self.parts[row.part] += 1
         if len(self.places) < SHOWN:
             self.places.append((f"{row.file}:{row.line}", text))
 
@@ -71,15 +81,24 @@ class Survey:
         file_N, files: the file of each pair; line_N: its line there.
         anchors_N, positives_N: hashes of the texts as they are matched.
         groups_N: what is kept together: the concept, else rows that share a text.
+            Where parts may share passages and the source names no concepts: each passage, so that a question is
+            answered by its own passages and not by those of another question that shares one with it.
         group_names_N: for each pair the hash of its group's first passage.
         has_concept_N: whether the source names the row's concept.
         domains_N, domains: the domain of each pair, -1 where it has none.
         kinds_N: 1 definition, 0 another kind, NO_KIND where the row has none.
         negative_rows_M, negatives_M: the pair of each explicit negative, and the hash of its text.
-        false_negatives_M: whether the negative is a passage of the pair's own group.
+        false_negatives_M: whether the negative is a passage of the pair's own group or question.
+        held_out_negatives_M: whether the negative of a training pair is a text of dev or test that no training pair
+            holds.
         anchor_chars_N, positive_chars_N: lengths in characters.
-        given: whether the source says of any row to which part it belongs.
+        given_N: the part that the source, or the earlier run, says; UNDECIDED where neither does.
         parts_N: TRAIN, DEV, TEST or LEFT_OUT; reasons_N: why it is left out.
+        meant_N: the part before anything was left out; LEFT_OUT for duplicates of another pair.
+        named: parts that the source names.
+        kept: parts that may share passages and concepts with one another; empty: none may.
+        unseen: what of the test part is neither in training nor in dev: its concepts with all their texts, or its
+            questions alone.
     """
 
     rows: int
@@ -100,15 +119,25 @@ class Survey:
     negative_rows_M: IntArray
     negatives_M: Hashes
     false_negatives_M: NDArray[np.bool_]
+    held_out_negatives_M: NDArray[np.bool_]
     anchor_chars_N: IntArray
     positive_chars_N: IntArray
-    given: bool
+    given_N: NDArray[np.int8]
     parts_N: NDArray[np.int8]
     reasons_N: NDArray[np.int8]
+    meant_N: NDArray[np.int8]
+    named: frozenset[int]
+    kept: frozenset[int]
+    unseen: Unseen
 
     def place(self, pair: int) -> str:
         """file:line of a pair."""
         return f"{self.files[self.file_N[pair]]}:{self.line_N[pair]}"
+
+    @property
+    def dropped_negatives(self) -> NDArray[np.bool_]:
+        """(M,) Whether each negative is taken out of its row."""
+        return self.false_negatives_M | self.held_out_negatives_M
 
 
 def read_pairs(
@@ -160,7 +189,7 @@ def survey(
         InputError: the source is missing or cannot be read any further.
     """
     reader = PairReader(config)
-    columns = _Columns(seed)
+    columns = _Columns(seed, by_query=config.split.by == "query")
     bad, dropped, rows = Tally(), dict[str, Tally](), 0
     for pair in read_pairs(config, folder, earlier, reader):
         rows += 1
@@ -178,8 +207,8 @@ def survey(
 class _Columns:
     """Grows while the source is read."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, by_query: bool) -> None:
+        self._seed, self._by_query = seed, by_query
         self._files: dict[str, int] = {}
         self._domains: dict[str, int] = {}
         self.line = array("q")
@@ -203,8 +232,9 @@ class _Columns:
         self._row.append(text_hash(f"{fold(pair.anchor)}\0{fold(pair.positive)}\0{pair.concept}"))
         self._concept.append(text_hash(key))
         self._has_concept.append(pair.concept is not None)
-        self._test_draw.append(draw(self._seed, "test", key))
-        self._dev_draw.append(draw(self._seed, "dev", key))
+        drawn = f"question:{fold(pair.anchor).casefold()}" if self._by_query else key
+        self._test_draw.append(draw(self._seed, "test", drawn))
+        self._dev_draw.append(draw(self._seed, "dev", drawn))
         domain = -1 if pair.domain is None else self._domains.setdefault(pair.domain, len(self._domains))
         self._domain.append(domain)
         self._given.append(PARTS.index(pair.part) if pair.part else UNDECIDED)
@@ -218,36 +248,60 @@ class _Columns:
     ) -> Survey:
         anchors_N, positives_N = _array(self._anchor, np.uint64), _array(self._positive, np.uint64)
         has_concept_N = _array(self._has_concept, np.bool_)
-        if has_concept_N.any():
-            groups_N = np.unique(_array(self._concept, np.uint64), return_inverse=True)[1].astype(np.int64)
-        else:
-            groups_N = components(anchors_N, positives_N)
-        given_N = _array(self._given, np.int8)
-        pinned_N = _array(self._pinned, np.bool_)
+        given_N, pinned_N = _array(self._given, np.int8), _array(self._pinned, np.bool_)
         reasons_N = np.zeros(len(given_N), dtype=np.int8)
         if config.drop.duplicates:
             reasons_N[_repeats(_array(self._row, np.uint64), given_N)] = DUPLICATE
         first = reasons_N == KEPT
+        test_draws_N, dev_draws_N = _array(self._test_draw, np.float64), _array(self._dev_draw, np.float64)
+        linked = not has_concept_N.any()
+        if self._by_query:
+            cut_N = _numbered(anchors_N)
+        elif linked:
+            cut_N = components(anchors_N, positives_N)
+            joins = np.flatnonzero(first)[~begins_group(anchors_N[first], positives_N[first])]
+            test_draws_N[joins] = dev_draws_N[joins] = 1
+        else:
+            cut_N = _numbered(_array(self._concept, np.uint64))
         domains_N = _array(self._domain, np.int64)
-        negative_rows_M, negatives_M = _array(self._negative_row, np.int64), _array(self._negative, np.uint64)
-        parts_N = np.full(len(given_N), LEFT_OUT, dtype=np.int8)
-        decided = assign(
-            groups_N[first],
-            _array(self._test_draw, np.float64)[first],
-            _array(self._dev_draw, np.float64)[first],
+        named = frozenset(given_N[~pinned_N].tolist()) - {UNDECIDED}
+        named |= {PARTS.index(part) for tally in dropped.values() for part in tally.parts}
+        kept = _kept(config, named, given_N, pinned_N, anchors_N, positives_N)
+        if linked:
+            groups_N = _numbered(positives_N) if kept else cut_N
+        else:
+            groups_N = _numbered(_array(self._concept, np.uint64))
+        meant_N = np.full(len(given_N), LEFT_OUT, dtype=np.int8)
+        meant_N[first] = assign(
+            cut_N[first],
+            test_draws_N[first],
+            dev_draws_N[first],
             domains_N[first],
             given_N[first],
             pinned_N[first],
+            named,
             config.split.dev,
             config.split.test,
         )
-        parts_N[first] = decided
-        reasons_N[(parts_N == LEFT_OUT) & first] = TWO_SIDES
+        parts_N = meant_N.copy()
+
+        def leave_out(left_N: NDArray[np.bool_], reason: int) -> None:
+            reasons_N[left_N & (parts_N != LEFT_OUT)] = reason
+            parts_N[left_N] = LEFT_OUT
+
+        if kept:
+            leave_out(leave_out_questions(parts_N, anchors_N, positives_N) == LEFT_OUT, SHARED_QUESTION)
+        leave_out(two_sides(parts_N, cut_N, kept), TWO_SIDES)
         # What the earlier run trained on, its model has seen: it cannot judge the new rows of dev and test.
         seen_N = pinned_N & (given_N == TRAIN)
-        parts_N[~pinned_N & (parts_N > TRAIN) & shares_text(anchors_N, positives_N, seen_N)] = LEFT_OUT
-        parts_N = leave_out_shared(parts_N, anchors_N, positives_N)
-        reasons_N[(parts_N == LEFT_OUT) & (reasons_N == KEPT)] = SHARED_TEXT
+        asked_N, shared_N = np.isin(anchors_N, anchors_N[seen_N]), shares_text(anchors_N, positives_N, seen_N)
+        for part in (DEV, TEST):
+            leave_out(~pinned_N & (parts_N == part) & (asked_N if part in kept else shared_N), TRAINED_ON)
+        leave_out(leave_out_shared(parts_N, anchors_N, positives_N, kept) == LEFT_OUT, SHARED_TEXT)
+        negative_rows_M, negatives_M = _array(self._negative_row, np.int64), _array(self._negative, np.uint64)
+        own_M = (_answers(n, positives_N, n[negative_rows_M], negatives_M) for n in (groups_N, _numbered(anchors_N)))
+        trained_M = parts_N[negative_rows_M] == TRAIN
+        held_out_M = np.isin(negatives_M, _held_out(parts_N, anchors_N, positives_N))
         return Survey(
             rows=rows,
             bad=bad,
@@ -266,13 +320,56 @@ class _Columns:
             kinds_N=_array(self._kind, np.int8),
             negative_rows_M=negative_rows_M,
             negatives_M=negatives_M,
-            false_negatives_M=_answers(groups_N, positives_N, groups_N[negative_rows_M], negatives_M),
+            false_negatives_M=np.logical_or(*own_M),
+            held_out_negatives_M=trained_M & held_out_M,
             anchor_chars_N=_array(self._anchor_chars, np.int64),
             positive_chars_N=_array(self._positive_chars, np.int64),
-            given=bool((given_N[~pinned_N] != UNDECIDED).any()),
+            given_N=given_N,
             parts_N=parts_N,
             reasons_N=reasons_N,
+            meant_N=meant_N,
+            named=named,
+            kept=kept,
+            unseen=_unseen(parts_N, groups_N, anchors_N, positives_N),
         )
+
+
+def _kept(
+    config: DataConfig,
+    named: frozenset[int],
+    given_N: NDArray[np.int8],
+    pinned_N: NDArray[np.bool_],
+    anchors_N: Hashes,
+    positives_N: Hashes,
+) -> frozenset[int]:
+    """The parts that may share passages and concepts: what the spec says, else those that the source names."""
+    if config.shared == "keep" or config.split.by == "query":
+        return frozenset((TRAIN, DEV, TEST))
+    if config.shared == "leave_out":
+        return frozenset()
+    if not named and not pinned_N.any():
+        return frozenset()
+    earlier_N = np.where(pinned_N, given_N, LEFT_OUT).astype(np.int8)
+    if (leave_out_shared(earlier_N, anchors_N, positives_N) != earlier_N).any():
+        return frozenset((TRAIN, DEV, TEST))  # the earlier run kept what its parts share, and they stay as they are
+    held_out = named - {TRAIN}
+    return held_out | {TRAIN} if held_out else frozenset()
+
+
+def _held_out(parts_N: NDArray[np.int8], anchors_N: Hashes, positives_N: Hashes) -> NDArray[np.uint64]:
+    """Texts of dev and test that no training pair holds."""
+    later_N = parts_N > TRAIN
+    return np.setdiff1d(np.concatenate([anchors_N[later_N], positives_N[later_N]]), positives_N[parts_N == TRAIN])
+
+
+def _unseen(parts_N: NDArray[np.int8], groups_N: IntArray, anchors_N: Hashes, positives_N: Hashes) -> Unseen:
+    test_N, seen_N = parts_N == TEST, (parts_N == TRAIN) | (parts_N == DEV)
+    common_N = np.isin(groups_N, groups_N[test_N]) | shares_text(anchors_N, positives_N, test_N)
+    return "questions" if (common_N & seen_N).any() else "concepts"
+
+
+def _numbered(keys_N: Hashes) -> IntArray:
+    return np.unique(keys_N, return_inverse=True)[1].astype(np.int64)
 
 
 def _group_names(groups_N: IntArray, positives_N: Hashes) -> Hashes:

@@ -81,8 +81,13 @@ PLANTED: dict[str, tuple[list[dict[str, Any]], int, list[int]]] = {
         1,
         [401],
     ),
-    "negatives that answer other rows": (
-        [{"anchor": "n", "positive": "p", "concept": "c3", "negative": clean_rows()[9]["positive"]}],
+    "negatives that answer other rows": (  # c3 and c6 are training concepts, c4 is one of dev
+        [{"anchor": "n", "positive": "p", "concept": "c3", "negative": clean_rows()[13]["positive"]}],
+        1,
+        [401],
+    ),
+    "negatives that dev or test holds back": (
+        [{"anchor": "n", "positive": "p", "concept": "c3", "negative": [clean_rows()[9]["positive"].upper(), "rien"]}],
         1,
         [401],
     ),
@@ -148,13 +153,35 @@ def test_negatives_that_answer_are_taken_out(tmp_path: Path) -> None:
     assert {tuple(line["negatives"]) for line in lines} == {("un vrai négatif",), ()}
 
 
+def test_no_text_of_dev_or_test_is_trained_on_as_a_negative(tmp_path: Path) -> None:
+    """Negatives that a tool mined over the whole corpus: the next concept's passage, whatever part that is in."""
+    rows = clean_rows()
+    for at, row in enumerate(rows):
+        row["negative"] = [rows[(at + 2) % len(rows)]["positive"].upper(), f"rien {at}"]
+    report = report_on(rows, tmp_path)
+    prepare(report.config, tmp_path, report.seed, tmp_path / "data")
+    parts = {p: list(map(json.loads, (tmp_path / "data" / f"{p}.jsonl").open(encoding="utf-8"))) for p in PARTS}
+    held_back = {row["positive"].upper() for part in ("dev", "test") for row in parts[part]}
+    negatives = [text for row in parts["train"] for text in row["negatives"]]
+    assert held_back.isdisjoint(negatives)
+    assert finding(report, "negatives that dev or test holds back").count == 2 * len(parts["train"]) - len(negatives)
+    assert len(negatives) > len(parts["train"]) > 100  # those of training concepts stay
+
+
 def test_concepts_on_two_sides_of_a_given_split(tmp_path: Path) -> None:
     rows = clean_rows()
     for at, row in enumerate(rows):
         row["split"] = "test" if at % 10 == 0 else "dev" if at % 10 == 2 else "train"
     report = report_on(rows, tmp_path)
+    shared = finding(report, "concepts in several parts")
+    assert shared.count == 2 * COUNT // 10 * 2
+    assert "(train and dev 40, train and test 40)" in shared.what
+    assert report.kept == {"train": 320, "dev": 40, "test": 40}
+    assert (report.shared, report.unseen) == ("keep", "questions")
+    report = report_on(rows, tmp_path, shared="leave_out")
     assert finding(report, "concepts on two sides").count == 2 * COUNT // 10 * 2
     assert report.kept == {"train": 240, "dev": 40, "test": 40}
+    assert (report.shared, report.unseen) == ("leave_out", "concepts")
 
 
 def test_domains_are_counted_and_missed(tmp_path: Path) -> None:

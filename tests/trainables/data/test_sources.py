@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from evaluation.errors import InputError
 from trainables.data.config import DataConfig, template_fields
+from trainables.data.prepared import prepare
 from trainables.data.rows import BadRow, DroppedRow, Pair
 from trainables.data.survey import read_pairs
 
@@ -111,6 +112,17 @@ def test_templates_join_columns_and_miss_what_has_a_hole(tmp_path: Path) -> None
     assert found[1].rule == "missing positive"
 
 
+def test_columns_whose_names_have_dots_and_brackets_fill_a_template(tmp_path: Path) -> None:
+    write(
+        tmp_path / "a.jsonl",
+        [{"q.text": "q1", "p[0]": "p1", "p[1]": None}, {"q.text": "q2", "p[0]": "p2", "p[1]": "x"}],
+    )
+    found = pairs("a.jsonl", tmp_path, columns={"anchor": "« {q.text} »", "positive": "{{{p[0]}}}, {p[1]}"})
+    assert [type(pair) for pair in found] == [DroppedRow, Pair]
+    assert isinstance(found[1], Pair)
+    assert (found[1].anchor, found[1].positive) == ("« q2 »", "{p2}, x")
+
+
 def test_drop_rules_are_those_of_the_news_preset(tmp_path: Path) -> None:
     """Titles of 10 characters or fewer and bodies of 20 or fewer go."""
     rows = [{"Titre": "t" * title, "Contenu": "c" * body} for title, body in ((10, 21), (11, 20), (11, 21))]
@@ -146,6 +158,50 @@ def test_max_rows_reads_from_the_top_of_each_file(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.jsonl", [{"anchor": f"{name} {at}", "positive": "p"} for at in range(5)])
     found = pairs({"train": "one.jsonl", "dev": "two.jsonl"}, tmp_path, max_rows=2)
     assert [p.anchor for p in found if isinstance(p, Pair)] == ["one 0", "one 1", "two 0", "two 1"]
+
+
+def test_nothing_is_read_beyond_max_rows(tmp_path: Path) -> None:
+    """What follows them is damaged in ways that would end the reading."""
+    (tmp_path / "a.json").write_text(
+        '[{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": "p"}, {"anch', "utf-8"
+    )
+    (tmp_path / "a.csv").write_text('anchor,positive\na,p\nb,p\nc,"p', "utf-8")
+    for name in ("a.json", "a.csv"):
+        assert len(pairs(name, tmp_path, max_rows=2)) == 2
+        with pytest.raises(InputError):
+            pairs(name, tmp_path)
+
+
+class Counted:
+    """Counts the rows that a stream hands out, the stream being a data set of the hub client's."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows = 0
+        load = datasets.load_dataset
+
+        def counting(*args: Any, **options: Any) -> Any:
+            def one(row: dict[str, Any]) -> dict[str, Any]:
+                self.rows += 1
+                return row
+
+            return load(*args, **options).map(one)
+
+        monkeypatch.setattr(datasets, "load_dataset", counting)
+
+
+def test_a_stream_stops_at_max_rows_and_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"anchor": f"question {at}", "positive": f"passage {at}"} for at in range(5000)]
+    (tmp_path / "hub").mkdir()
+    write(tmp_path / "hub" / "train.jsonl", rows)
+    write(tmp_path / "hub" / "test.jsonl", rows[:3000])
+    stream = Counted(monkeypatch)
+    assert len(pairs({"hub": str(tmp_path / "hub")}, tmp_path, max_rows=100)) == 200
+    assert stream.rows == 200
+    stream.rows = 0
+    config = DataConfig.model_validate({"source": {"hub": str(tmp_path / "hub"), "split": "train"}, "max_rows": 200})
+    report = prepare(config, tmp_path, 0, tmp_path / "data")
+    assert (report.rows, sum(report.kept.values())) == (200, 200)
+    assert stream.rows == 200  # surveyed, sampled and written from one reading
 
 
 def beir(folder: Path, qrels: dict[str, str]) -> None:

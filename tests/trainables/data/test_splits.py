@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from evaluation.task import fold
 from trainables.data.config import DataConfig, Split
 from trainables.data.prepared import load_task, prepare
+from trainables.data.rows import PARTS
 from trainables.data.splits import DEV, LEFT_OUT, TEST, TRAIN, UNDECIDED, assign, components, draw, leave_out_shared
-from trainables.data.survey import Survey, survey
+from trainables.data.survey import DUPLICATE, Survey, survey
 
 
 def surveyed(rows: list[dict[str, Any]], folder: Path, seed: int = 0, **options: Any) -> Survey:
@@ -95,22 +96,66 @@ crowded_rows = st.lists(
 )
 
 
-@given(rows=crowded_rows, more=crowded_rows, at=st.integers(0, 40), concepts=st.booleans())
+@given(rows=crowded_rows, more=crowded_rows, at=st.integers(0, 40), by=st.sampled_from(["concept", "texts", "query"]))
 @settings(max_examples=200, deadline=None)
 def test_adding_rows_moves_no_test_row_into_training(
-    folder: Path, rows: list[dict[str, Any]], more: list[dict[str, Any]], at: int, concepts: bool
+    folder: Path, rows: list[dict[str, Any]], more: list[dict[str, Any]], at: int, by: str
 ) -> None:
-    """Not its concept, not its texts; wherever in the file the rows are put."""
-    if not concepts:
+    """Wherever in the file the rows are put; after the others where neither concept nor question names a group."""
+    if by == "texts":
         rows, more = ([{n: row[n] for n in ("anchor", "positive")} for row in half] for half in (rows, more))
-    split = {"test": 0.3}
+        at = len(rows)
+    split = {"test": 0.3, "by": "query" if by == "query" else "concept"}
     before = surveyed(rows, folder, split=split)
     held = [rows[line - 1] for line, part in zip(before.line_N, before.parts_N, strict=True) if part == TEST]
     grown = rows[:at] + more + rows[at:]
     after = surveyed(grown, folder, split=split)
     trained = [grown[line - 1] for line, part in zip(after.line_N, after.parts_N, strict=True) if part in (TRAIN, DEV)]
-    for name in ("concept", "anchor", "positive") if concepts else ("anchor", "positive"):
+    names = {"concept": ("concept", "anchor", "positive"), "texts": ("anchor", "positive"), "query": ("anchor",)}[by]
+    for name in names:
         assert {row[name] for row in held}.isdisjoint(row[name] for row in trained)
+
+
+@pytest.mark.parametrize(("questions", "passages"), [(1, 1), (1, 2), (1, 5), (1, 10), (5, 1)])
+def test_without_concepts_the_test_share_is_the_same_whatever_a_group_holds(
+    folder: Path, questions: int, passages: int
+) -> None:
+    rows = [
+        {"anchor": f"a{at} {question}", "positive": f"p{at} {passage}"}
+        for at in range(1000)
+        for question in range(questions)
+        for passage in range(passages)
+    ]
+    found = surveyed(rows, folder, split={"dev": 0.2, "test": 0.15})
+    share = (found.parts_N == TEST).mean()
+    assert 0.11 < share < 0.19  # 1,000 draws of 0.15 stay within 3.5 standard errors
+    assert abs((found.parts_N == DEV).sum() / (found.parts_N != TEST).sum() - 0.2) < 0.002
+
+
+def test_dev_takes_groups_of_all_sizes(folder: Path) -> None:
+    """A group of ten passages has no ten draws in dev's lot either."""
+    rows = [{"anchor": f"a{at}", "positive": f"p{at} {n}"} for at in range(1000) for n in range(10 if at % 2 else 1)]
+    found = surveyed(rows, folder, split={"dev": 0.2, "test": 0.15})
+    large = np.array([int(rows[line - 1]["anchor"][1:]) % 2 for line in found.line_N], dtype=bool)
+    for size in (False, True):
+        free, dev = (
+            len(set(found.groups_N[part & (large == size)])) for part in (found.parts_N != TEST, found.parts_N == DEV)
+        )
+        assert 0.13 < dev / free < 0.27
+
+
+@given(rows=crowded_rows, seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_by_query_no_question_is_on_two_sides_and_no_row_is_lost(
+    folder: Path, rows: list[dict[str, Any]], seed: int
+) -> None:
+    found = surveyed(rows, folder, seed, split={"by": "query"})
+    sides: dict[str, set[int]] = defaultdict(set)
+    for line, part in zip(found.line_N, found.parts_N, strict=True):
+        if part != LEFT_OUT:
+            sides[rows[line - 1]["anchor"]].add(int(part))
+    assert all(len(parts) == 1 for parts in sides.values())
+    assert not (found.reasons_N > DUPLICATE).any()
 
 
 def test_shares_are_met_and_dev_is_stratified(folder: Path) -> None:
@@ -156,19 +201,52 @@ def test_components_are_those_of_the_graph(edges: list[tuple[int, int]]) -> None
     assert {tuple(found == value) for value in found} == {tuple(np.array(expected) == value) for value in expected}
 
 
-def test_a_given_split_keeps_its_parts_and_loses_what_leaks(folder: Path) -> None:
-    rows = [
-        {"anchor": "a", "positive": "p", "concept": "1", "split": "train"},
-        {"anchor": "b", "positive": "q", "concept": "2", "split": "train"},
-        {"anchor": "c", "positive": "r", "concept": "2", "split": "validation"},
-        {"anchor": "d", "positive": "s", "concept": "3", "split": "test"},
-        {"anchor": "D", "positive": "t", "concept": "4", "split": "train"},  # the anchor of a test row, case folded
-        {"anchor": "e", "positive": "u", "concept": "5", "split": "train"},
-    ]
+GIVEN = [
+    {"anchor": "a", "positive": "p", "concept": "1", "split": "train"},
+    {"anchor": "b", "positive": "q", "concept": "2", "split": "train"},
+    {"anchor": "c", "positive": "r", "concept": "2", "split": "validation"},
+    {"anchor": "d", "positive": "s", "concept": "3", "split": "test"},
+    {"anchor": "D", "positive": "t", "concept": "4", "split": "train"},  # the anchor of a test row, case folded
+    {"anchor": "e", "positive": "S", "concept": "5", "split": "train"},  # the passage of a test row
+    {"anchor": "f", "positive": "d", "concept": "6", "split": "train"},  # a test question as a passage
+    {"anchor": "c", "positive": "u", "concept": "7", "split": "test"},  # the question of a dev row
+]
+
+
+def test_a_given_split_keeps_what_its_parts_share_but_no_question(folder: Path) -> None:
+    kept = surveyed(GIVEN, folder)
+    assert kept.parts_N.tolist() == [TRAIN, TRAIN, LEFT_OUT, TEST, LEFT_OUT, TRAIN, LEFT_OUT, TEST]
+    assert kept.unseen == "questions"
+    strict = surveyed(GIVEN, folder, shared="leave_out")
+    assert strict.parts_N.tolist() == [TRAIN, LEFT_OUT, LEFT_OUT, TEST, LEFT_OUT, LEFT_OUT, LEFT_OUT, TEST]
+    assert strict.unseen == "concepts"
+    by_concept = surveyed(GIVEN, folder, split={"by": "concept", "test": 0.5})
+    assert by_concept.parts_N.tolist() != kept.parts_N.tolist()
+    assert by_concept.unseen == "concepts"
+
+
+def test_given_parts_that_share_nothing_hold_whole_concepts_back(folder: Path) -> None:
+    rows = [{"anchor": f"a{at}", "positive": f"p{at}", "split": PARTS[at % 3]} for at in range(30)]
     found = surveyed(rows, folder)
-    assert found.parts_N.tolist() == [TRAIN, LEFT_OUT, DEV, TEST, LEFT_OUT, TRAIN]
-    by_concept = surveyed(rows, folder, split={"by": "concept", "test": 0.5})
-    assert by_concept.parts_N.tolist() != found.parts_N.tolist()
+    assert (found.parts_N != LEFT_OUT).all()
+    assert found.unseen == "concepts"
+
+
+def test_a_part_that_is_cut_here_shares_no_text_with_the_given_ones(folder: Path) -> None:
+    """Train and dev are given and share passages; test is cut: from what has nothing in common with dev."""
+    rows = [
+        {"anchor": f"a{at} {part}", "positive": f"p{at if part == 'train' else at % 20}", "split": part}
+        for at in range(200)
+        for part in (("train", "dev") if at < 40 else ("train",))
+    ]
+    found = surveyed(rows, folder, split={"test": 0.3})
+    given_dev = np.array([rows[line - 1]["split"] == "dev" for line in found.line_N])
+    assert (found.parts_N[given_dev] == DEV).all()
+    passages = {part: {rows[line - 1]["positive"] for line in found.line_N[found.parts_N == part]} for part in range(3)}
+    assert passages[TRAIN] & passages[DEV]
+    assert passages[TEST].isdisjoint(passages[TRAIN] | passages[DEV])
+    assert len(passages[TEST]) > 20
+    assert found.unseen == "concepts"
 
 
 def test_a_missing_part_is_cut_from_train(folder: Path) -> None:
@@ -195,7 +273,7 @@ def test_pinned_rows_stay_and_draw_their_group_along() -> None:
     given_parts = np.array([TEST, UNDECIDED, TRAIN, UNDECIDED, UNDECIDED], dtype=np.int8)
     pinned = np.array([True, False, True, False, False])
     draws = np.array([0.9, 0.9, 0.0, 0.0, 0.0])
-    parts = assign(groups, draws, draws, np.zeros(5, dtype=np.int64), given_parts, pinned, 0.5, 0.5)
+    parts = assign(groups, draws, draws, np.zeros(5, dtype=np.int64), given_parts, pinned, frozenset(), 0.5, 0.5)
     assert parts.tolist() == [TEST, TEST, TRAIN, TRAIN, TEST]
 
 
@@ -230,6 +308,19 @@ def test_continued_data_keeps_the_old_test_part(tmp_path: Path, concepts: bool) 
     for part in ("train", "dev"):
         assert passages.isdisjoint(load_task(tmp_path / "new", part).corpus.values())
     assert any("new" in text for text in load_task(tmp_path / "new", "train").queries.values())
+
+
+def test_an_earlier_run_whose_parts_share_passages_is_continued_as_it_was(tmp_path: Path) -> None:
+    rows = [{"anchor": f"q{at}", "positive": f"p{at % 20}"} for at in range(200)]
+    (tmp_path / "old.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    prepare(DataConfig.model_validate({"source": "old.jsonl", "split": {"by": "query"}}), tmp_path, 1, tmp_path / "old")
+    (tmp_path / "new.jsonl").write_text(json.dumps({"anchor": "new", "positive": "apart"}), "utf-8")
+    report = prepare(DataConfig(source="new.jsonl"), tmp_path, 1, tmp_path / "new", earlier=tmp_path / "old")
+    for part in PARTS:
+        lines = (tmp_path / "new" / f"{part}.jsonl").read_text("utf-8").splitlines()
+        old = [json.loads(line) for line in (tmp_path / "old" / f"{part}.jsonl").read_text("utf-8").splitlines()]
+        assert {row["anchor"] for row in old} <= {json.loads(line)["anchor"] for line in lines}
+    assert (report.shared, report.unseen) == ("keep", "questions")
 
 
 def test_split_refuses_shares_that_make_no_sense() -> None:
