@@ -1,0 +1,140 @@
+"""A run's folder: what may change on a resume, what a repetition says, when an earlier run is set aside."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from evaluation.errors import InputError
+from search.results.leaderboard import leaderboard, write_leaderboard
+from search.run import _search
+from search.spec.load import SPEC, load_spec
+from search.spec.record import read_record
+from search.staging import Staging, check_same_search
+from search.study.study import Study
+from tests.conftest import TinyBase
+from tests.kit.toy import write_pairs, write_spec
+from tests.kit.toy_run import make_run
+
+
+@pytest.fixture
+def run(tiny_base: TinyBase, tmp_path: Path) -> Path:
+    """A prepared run that has not trained anything."""
+    staged(write_spec(tmp_path, tiny_base("bert")), tmp_path / "runs" / "toy")
+    return tmp_path / "runs" / "toy"
+
+
+def staged(path: Path, run: Path, resume: bool = False) -> str:
+    """Prepare a run's folder; returns what was printed."""
+    console = Console(file=io.StringIO(), width=200)
+    run.parent.mkdir(exist_ok=True)
+    with Staging(load_spec(path, resumed=run.parent if resume else None), run, resume) as staging:
+        staging.prepare(console)
+        staging.settle(console)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": {"trials": 9}}, ""),
+        ({"resources": {"cpus": 2, "concurrent": 2}}, ""),
+        ({"resources": {"workers": 2}}, "resources.workers was 1 and is now 2"),
+        (
+            {"resources": {"gpus": 0.5}},
+            "resources.gpus was 0 and is now 0.5; expected trials on the",
+        ),
+        ({"seed": 1}, "seed was 42 and is now 1"),
+        ({"space": {"r": [2, 8]}}, "space.r was [2, 4] and is now [2, 8]"),
+        ({"pruner": {"name": "none"}}, "pruner.name was 'halving' and is now 'none'"),
+    ],
+)
+def test_more_of_the_same_goes_on_and_another_search_is_refused(
+    run: Path, tiny_base: TinyBase, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    changed = load_spec(write_spec(tmp_path, tiny_base("bert"), **change))
+    if not message:
+        check_same_search(changed, read_record(run), run)
+        return
+    with pytest.raises(InputError) as caught:
+        check_same_search(changed, read_record(run), run)
+    assert message in str(caught.value)
+
+
+def test_repeating_a_run_says_what_is_not_as_it_was(run: Path, tmp_path: Path) -> None:
+    assert "not as in" not in staged(run / SPEC, tmp_path / "again" / "toy")
+    write_pairs(tmp_path / "pairs.jsonl", concepts=61)
+    document = read_record(run)
+    document["record"]["versions"]["ray"] = "1.0"
+    (run / SPEC).write_text(json.dumps(document))
+    told = staged(run / SPEC, tmp_path / "other" / "toy")
+    assert "not as in the recorded run: the data\n" in told
+    assert "not as in the recorded run: ray was 1.0, is " in told
+
+
+def test_a_search_goes_on_from_the_starts_it_began_with_when_the_run_they_came_from_has_grown_or_is_gone(
+    tiny_base: TinyBase, tmp_path: Path
+) -> None:
+    earlier, run = tmp_path / "runs" / "earlier", tmp_path / "runs" / "toy"
+    earlier.mkdir(parents=True)
+
+    def rank(*lrs: float) -> None:
+        config = {"base": str(tiny_base("bert")), "targets": "qv", "r": 4, "alpha": 32.0}
+        rows = [{"rank": i + 1, "config": {**config, "lr": lr}} for i, lr in enumerate(lrs)]
+        (earlier / "leaderboard.json").write_text(json.dumps({"metric": "ndcg@10", "rows": rows}))
+
+    def spec(**changes: Any) -> Path:
+        start = [{"targets": "qv", "r": 2, "lr": 1e-3}]
+        return write_spec(
+            tmp_path, tiny_base("bert"), **({"start": start, "start_from": {"run": "runs/earlier", "top": 1}} | changes)
+        )
+
+    rank(2e-3)
+    staged(spec(), run)
+    began = read_record(run)["start"]
+    assert [point["lr"] for point in began] == [1e-3, 2e-3]
+    study = Study(run, load_spec(spec()))
+    first = study.next_trial()
+    assert first is not None
+    rank(5e-3, 2e-3)  # it has gone on and found a better one
+    assert "Going on with" in staged(spec(), run, resume=True)
+    (earlier / "leaderboard.json").unlink()
+    assert "Going on with" in staged(spec(), run, resume=True)
+    assert read_record(run)["start"] == began
+    with pytest.raises(InputError, match=r"start_from: was {.*'top': 1} when the search began and is now {.*'top': 2}"):
+        staged(spec(start_from={"run": "runs/earlier", "top": 2}), run, resume=True)
+    with pytest.raises(InputError, match=r"start was \["):
+        staged(spec(start=[{"targets": "qv", "r": 2, "lr": 3e-3}]), run, resume=True)
+    document = read_record(run)
+    del document["record"]["start_from"]  # as earlier versions wrote it
+    (run / SPEC).write_text(json.dumps(document))
+    assert "Going on with" in staged(spec(), run, resume=True)
+
+
+def test_a_search_of_failures_alone_is_set_aside_and_another_that_stopped_is_not(run: Path, tmp_path: Path) -> None:
+    study = Study(run, load_spec(tmp_path / "toy.yaml"))
+    proposal = study.next_trial()
+    assert proposal is not None
+    with pytest.raises(InputError, match="has not ended; expected --resume"):
+        staged(tmp_path / "toy.yaml", run)
+    study.fail(proposal.number, "it cannot be built")
+    write_leaderboard(leaderboard(study.trials, study.spec.metric, study.space.rungs), study.spec.metric, run)
+    assert "The earlier run was kept" in staged(tmp_path / "toy.yaml", run)
+
+
+def test_going_on_with_a_search_whose_space_was_used_up_keeps_its_benchmark(tmp_path: Path) -> None:
+    space = {"targets": "qv", "lr": 1e-3}  # two configurations, r 2 and 4
+    run = make_run(tmp_path, space=space, budget={"trials": 20}, sampler={"name": "random"})
+    before = {name: (run / name).read_bytes() for name in ("benchmark.json", "leaderboard.json")}
+    study = Study(run, load_spec(tmp_path / "toy.yaml"))
+    console = Console(file=io.StringIO(), width=200)
+    assert _search(study, run, 1, {}, console, smoke=False) == 0
+    assert "The search ended: 100 proposals in a row were known already" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert {name: (run / name).read_bytes() for name in before} == before
+    assert len(study.trials) == 2
