@@ -79,7 +79,7 @@ class TrialConfig(BaseModel):
     rungs: int = Field(
         4,
         ge=1,
-        description="dev evaluations, at equal shares of training; at those before the last a search may stop the trial",
+        description="dev evaluations, at equal shares of training; a search may stop the trial at all but the last",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: the fastest that the device computes natively"

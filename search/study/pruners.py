@@ -13,11 +13,11 @@ from search.study.wilcoxon import WilcoxonRungPruner
 def make_pruner(spec: PrunerSpec, rungs: int, run: Path, metric: str) -> optuna.pruners.BasePruner:
     """The study's pruner. Its whole state is in the study, so a resumed search has forgotten nothing.
 
-    halving decides at the rungs that are powers of its reduction, so that each verdict rests on so many times the training
-    of the one before: at 1 and 2 of 4 rungs, at 1, 2 and 4 of 8. To decide at each rung would be another rule: one in
-    eight, not one in four, would come to the end of 4 rungs. It is asynchronous successive halving (Li et al. 2018, arXiv
-    1810.05934); hyperband runs several halvings that start at different ones of these rungs (Li et al. 2016, arXiv
-    1603.06560). The other pruners decide at each rung but the last.
+    halving is asynchronous successive halving (Li et al. 2018, arXiv 1810.05934). It decides at the rungs that are
+    powers of its reduction, so that each verdict rests on so many times the training of the one before: at 1 and 2 of 4
+    rungs, at 1, 2 and 4 of 8. To decide at each rung would be another rule: one in eight, not one in four, would come
+    to the end of 4 rungs. hyperband runs several halvings that start at different ones of these rungs (Li et al. 2016,
+    arXiv 1603.06560). The other pruners decide at each rung but the last.
     """
     match spec.name:
         case "halving":

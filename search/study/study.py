@@ -213,7 +213,7 @@ class Study:
         return (self._elapsed_before + time.monotonic() - self._opened) / 3600
 
     def _keep_time(self) -> None:
-        """Have a reopened study know that its hours are spent: rungs write the time, and the last was before the end."""
+        """Have a reopened study know that its hours are spent: rungs write the time, the last before the end."""
         budget, known = self.spec.budget.hours, float(self._study.user_attrs.get("elapsed_s", 0.0)) / 3600
         if budget is not None and known < budget <= (hours := self.hours()):
             self._study.set_user_attr("elapsed_s", math.ceil(hours * 36000) / 10)

@@ -39,7 +39,7 @@ class Setting:
     resources: ResourcesSpec
 
 
-class NodeFault(Exception):
+class NodeError(Exception):
     """A node on which no trial can run: none is to blame, so the search ends there and can be resumed."""
 
 
@@ -47,10 +47,10 @@ def require_run(run: Path) -> None:
     """Check that this node sees the run's folder. Nodes that start when trials wait cannot be asked before.
 
     Raises:
-        NodeFault: the folder is not here, or only what Ray itself has put in its place.
+        NodeError: the folder is not here, or only what Ray itself has put in its place.
     """
     if not (run / "data").is_dir():
-        raise NodeFault(
+        raise NodeError(
             f"{run / 'data'}: not there on node {ray.util.get_node_ip_address()}; "
             "expected the folder of the runs to be one that every node mounts"
         )
@@ -101,7 +101,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
         )
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), "rung": 0})
-    except NodeFault as error:
+    except NodeError as error:
         tune.report({HALT: str(error), "rung": 0})
     except Exception:
         reason = unwritable(setting.folder)

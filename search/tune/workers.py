@@ -13,7 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
 from evaluation.errors import InputError, first_line
-from search.tune.trial import NodeFault, Setting, require_run, train_here
+from search.tune.trial import NodeError, Setting, require_run, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
 from trainables.training.out_of_memory import is_out_of_memory
@@ -33,7 +33,7 @@ def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting
     Raises:
         MemoryError: one of the processes ran out of memory.
         TrialFailed, InputError: as `train` raises them.
-        NodeFault: the node of one of the processes does not see the run's folder.
+        NodeError: the node of one of the processes does not see the run's folder.
         ray.train.TrainingFailedError: a process died.
     """
     # Ray starts an actor only where a CPU is free, unless it is told that it needs none.
@@ -105,7 +105,7 @@ def _part(trial: TrialConfig, rungs: Queue, verdicts: Queue, setting: Setting) -
         train_here(trial, report, setting)
     except Ended:
         return
-    except (TrialFailed, InputError, NodeFault) as error:
+    except (TrialFailed, InputError, NodeError) as error:
         rungs.put(error)
         raise
     except Exception as error:

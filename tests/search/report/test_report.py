@@ -178,8 +178,13 @@ def test_a_run_that_has_not_ended_has_a_report(tmp_path: Path) -> None:
 
 def test_a_report_counts_only_trials_that_were_to_run(tmp_path: Path) -> None:
     """Not those that a constraint forbids, nor those that repeat a known configuration."""
-    changes = {"space": {"r": [2, 4, 8], "batch_size": [16, 32]}, "constraints": ["r * batch_size <= 64"]}
-    run = make_run(tmp_path, budget={"trials": 8}, pruner={"name": "none"}, **changes)
+    run = make_run(
+        tmp_path,
+        budget={"trials": 8},
+        pruner={"name": "none"},
+        space={"r": [2, 4, 8], "batch_size": [16, 32]},
+        constraints=["r * batch_size <= 64"],
+    )
     journal = (run / "study.journal").read_text()
     assert '"infeasible"' in journal
     data = gather(run)

@@ -24,7 +24,7 @@ from evaluation.errors import InputError
 from search.run import cause
 from search.spec.load import ResourcesSpec
 from search.tune.capacity import capacity
-from search.tune.trial import NodeFault, Setting
+from search.tune.trial import NodeError, Setting
 from search.tune.tuner import connect
 from search.tune.workers import _part
 from tests.conftest import TinyBase
@@ -105,9 +105,9 @@ def test_two_processes_train_as_one_and_are_stopped_and_replaced(tiny_base: Tiny
 def test_a_process_on_a_node_without_the_runs_folder_says_so_and_blames_no_trial(tmp_path: Path) -> None:
     rungs, verdicts = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
     setting = Setting(tmp_path / "run", tmp_path / "run" / "tune" / "trial_0000", "ndcg@10", ResourcesSpec(workers=2))
-    with pytest.raises(NodeFault, match=r"run/data: not there on node \d"):
+    with pytest.raises(NodeError, match=r"run/data: not there on node \d"):
         _part(TrialConfig(base="b"), rungs, verdicts, setting)
-    assert isinstance(rungs.get(timeout=30), NodeFault)
+    assert isinstance(rungs.get(timeout=30), NodeError)
 
 
 def test_a_task_that_fails_without_a_word_is_told_by_its_errors_name() -> None:
