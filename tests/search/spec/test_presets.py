@@ -35,7 +35,7 @@ def test_the_experiments_of_the_source_documents_are_there() -> None:
 def test_every_preset_loads_and_plans(path: Path) -> None:
     spec = load_spec(path)
     space = spec.parsed_space()
-    rows = plan_rows(space.configs(), 1000, "cuda" if spec.resources.gpus else "cpu", 24 * 2**30)
+    rows = plan_rows(space.configs(), 1000, "cpu" if spec.resources.gpus == 0 else "cuda", 24 * 2**30)
     assert rows
     assert all(row.total > row.trainable >= 0 for row in rows)
     assert all(row.fits for row in rows), "a preset's trials fit a GPU of 24 GB"
