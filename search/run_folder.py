@@ -20,6 +20,7 @@ from search.record import SPEC, read_record, write_spec
 from search.spec import SearchSpec
 from search.study import JOURNAL
 from trainables.data import prepare
+from trainables.data_config import DataConfig
 from trainables.hub import fetch
 from trainables.token_counts import token_counts
 
@@ -82,6 +83,9 @@ class Staging:
             InputError: a base cannot be had or has no safetensors; the data cannot be used; or, on a resume, the data
                 or the spec is not the run's.
         """
+        stored = read_record(self._run) if self.going_on else None
+        if stored is not None:
+            self._spec = as_begun(self._spec, stored)
         configs = {config.base: config for config in self._spec.parsed_space().configs()}
         with console.status("Fetching " + ", ".join(configs)):
             commits = {base: fetch(base, config.revision)[1] for base, config in configs.items()}
@@ -94,8 +98,7 @@ class Staging:
                 earlier=self._spec.earlier_data,
                 tokens=token_counts(next(iter(configs.values()))),
             )
-        if self.going_on:
-            stored = read_record(self._run)
+        if stored is not None:
             check_same_search(self._spec, stored, self._run)
             for base, commit in stored["record"]["base_commits"].items():
                 if commit != commits.get(base):
@@ -103,7 +106,8 @@ class Staging:
                         f"{self._run}: {base} was at commit {commit} and is now at {commits.get(base)}; "
                         "expected the same weights (pin them with revision), or another name"
                     )
-            if stored["record"]["data_hash"] != report.content_hash:
+            graded = "min_grade" in stored["data"]  # else begun by a version that kept no grades
+            if stored["record"]["data_hash"] != (report.content_hash if graded else report.ungraded_hash):
                 raise InputError(
                     f"{self._run}: the data has changed since the search began; expected the same rows, or another name"
                 )
@@ -154,6 +158,14 @@ def _all_failed(run: Path) -> bool:
     return bool(rows) and all(row.state not in ("RUNNING", "COMPLETE") for row in rows)
 
 
+def as_begun(spec: SearchSpec, stored: Mapping[str, Any]) -> SearchSpec:
+    """The spec with what it leaves open as it was when the run began: defaults may have changed since."""
+    if "distractors" in spec.data.model_fields_set:
+        return spec
+    data = spec.data.model_copy(update={"distractors": stored["data"]["distractors"]})
+    return spec.model_copy(update={"data": data})
+
+
 def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> None:
     """More trials or other resources may be asked for; anything else would mix two experiments in one study.
 
@@ -161,6 +173,8 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
         InputError: names the first key that differs, with both values.
     """
     now = spec.model_dump(mode="json")
+    # A key that came into the section since is at the default that stands for what was done before.
+    stored = {**stored, "data": DataConfig.model_validate(stored["data"]).model_dump(mode="json")}
     resources = stored["resources"]
     before, after = resources.get("workers", 1), spec.resources.workers
     if before != after:  # a trial that goes on would have its rungs at other shares of its training

@@ -72,6 +72,10 @@ class DataReport(BaseModel):
         findings: most severe first.
         unusable: why the data cannot be used; none: it can.
         content_hash: of the prepared parts; empty when nothing was written.
+        ungraded_hash: the same without the grades, which versions before them did not keep.
+        judged: whether relevance is what the source's qrels say (a BEIR folder); none: a run of a version that did not
+            write corpus.jsonl.
+        pool_depth: dev evaluations search a pool of so many passages for each question; none: the whole corpus.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -90,6 +94,9 @@ class DataReport(BaseModel):
     findings: list[Finding] = []
     unusable: str | None = None
     content_hash: str = ""
+    ungraded_hash: str = ""
+    judged: bool | None = None
+    pool_depth: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trainables.data_config import DataConfig
 from trainables.rows import PARTS
 from trainables.splits import DEV, TEST, TRAIN
-from trainables.survey import DUPLICATE, SHARED_TEXT, SHOWN, TWO_SIDES, Hashes, Survey
+from trainables.survey import DUPLICATE, LOW_GRADE, SHARED_TEXT, SHOWN, TWO_SIDES, Hashes, Survey
 
 SMALL_PART = 50  # concepts; below it a 95 % interval of nDCG is wider than most gains
 LARGE_CONCEPT = 0.05  # of the training rows
@@ -63,6 +63,14 @@ def _rows(found: Survey) -> Iterator[Draft]:
         "rows with the anchor, passage and concept of another",
         "dropped, the first stays",
         _singles(repeats),
+    )
+    low = np.flatnonzero(found.reasons_N == LOW_GRADE)
+    yield Draft(
+        "grades below min_grade",
+        len(low),
+        "training pairs of a lower grade than min_grade",
+        "not trained on",
+        _singles(low),
     )
 
 

@@ -33,7 +33,7 @@ from trainables.splits import (
     text_hash,
 )
 
-KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT = 0, 1, 2, 3  # why a pair is left out
+KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT, LOW_GRADE = range(5)  # why a pair is left out
 SHOWN = 3
 NO_KIND = -1
 GROUP_PREFIX = "group-"
@@ -138,6 +138,7 @@ def earlier_pairs(folder: Path) -> Iterator[Pair]:
                 kind=row["kind"],
                 domain=row["domain"],
                 pinned=True,
+                grade=row.get("grade", 1),  # runs of earlier versions do not say
             )
 
 
@@ -188,6 +189,7 @@ class _Columns:
         self._test_draw, self._dev_draw = array("d"), array("d")
         self._given, self._pinned, self._kind = array("b"), array("b"), array("b")
         self._has_concept = array("b")
+        self._grade = array("q")
         self._anchor_chars, self._positive_chars = array("i"), array("i")
         self._negative_row, self._negative = array("q"), array("Q")
 
@@ -209,6 +211,7 @@ class _Columns:
         self._domain.append(domain)
         self._given.append(PARTS.index(pair.part) if pair.part else UNDECIDED)
         self._pinned.append(pair.pinned)
+        self._grade.append(pair.grade)
         self._kind.append(NO_KIND if pair.kind is None else pair.kind == "definition")
         self._anchor_chars.append(len(pair.anchor))
         self._positive_chars.append(len(pair.positive))
@@ -223,10 +226,10 @@ class _Columns:
         else:
             groups_N = components(anchors_N, positives_N)
         given_N = _array(self._given, np.int8)
-        pinned_N = _array(self._pinned, np.bool_)
+        pinned_N, grades_N = _array(self._pinned, np.bool_), _array(self._grade, np.int64)
         reasons_N = np.zeros(len(given_N), dtype=np.int8)
         if config.drop.duplicates:
-            reasons_N[_repeats(_array(self._row, np.uint64), given_N)] = DUPLICATE
+            reasons_N[_repeats(_array(self._row, np.uint64), given_N, grades_N)] = DUPLICATE
         first = reasons_N == KEPT
         domains_N = _array(self._domain, np.int64)
         negative_rows_M, negatives_M = _array(self._negative_row, np.int64), _array(self._negative, np.uint64)
@@ -248,6 +251,8 @@ class _Columns:
         parts_N[~pinned_N & (parts_N > TRAIN) & shares_text(anchors_N, positives_N, seen_N)] = LEFT_OUT
         parts_N = leave_out_shared(parts_N, anchors_N, positives_N)
         reasons_N[(parts_N == LEFT_OUT) & (reasons_N == KEPT)] = SHARED_TEXT
+        low_N = (parts_N == TRAIN) & (grades_N < config.min_grade)
+        parts_N[low_N], reasons_N[low_N] = LEFT_OUT, LOW_GRADE
         return Survey(
             rows=rows,
             bad=bad,
@@ -284,10 +289,10 @@ def _array(values: array[Any], dtype: DTypeLike) -> NDArray[Any]:
     return np.array(values).astype(dtype)
 
 
-def _repeats(rows_N: Hashes, given_N: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Whether another row has the same texts and concept and goes before: by its given part, then by its place."""
+def _repeats(rows_N: Hashes, given_N: NDArray[np.int8], grades_N: IntArray) -> NDArray[np.bool_]:
+    """Whether another row has the same texts and concept and goes before: by given part, grade, then place."""
     repeats_N = np.ones(len(rows_N), dtype=bool)
-    order = np.argsort(-given_N, kind="stable")
+    order = np.lexsort((-grades_N, -given_N))  # stable
     repeats_N[order[np.unique(rows_N[order], return_index=True)[1]]] = False
     return repeats_N
 
