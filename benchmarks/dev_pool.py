@@ -145,9 +145,8 @@ def main() -> None:
             arguments.json.write_text(json.dumps(head | {"sources": sources}, indent=1) + "\n", encoding="utf-8")
     for name, source in sources.items():
         print(f"\n{name}: {source['questions']} dev questions, {source['models']} models")
-        print(
-            "| pool | passages | seconds | tau | regret | too high, mean (most) | spread |\n|---|---|---|---|---|---|---|"
-        )
+        print("| pool | passages | seconds | tau | regret | too high, mean (most) | spread |")
+        print("|---|---|---|---|---|---|---|")
         for depth, row in source["pools"].items():
             mean, most = row["too_high"]
             cells = (row["passages"], row["seconds"], row["tau"], row["regret"], f"{mean} ({most})", row["spread"])

@@ -111,8 +111,6 @@ def test_new_passages_of_an_old_test_concept_are_no_distractors_of_the_old_test_
     assert {text for concept, text in new_of.items() if concept not in own} <= corpus
 
 
-
-
 # What trials of one base share
 
 

@@ -15,8 +15,8 @@ from trainables.findings import Draft, findings
 from trainables.near_duplicates import near_duplicates
 from trainables.rows import PARTS, Pair, shortened
 from trainables.second_look import SecondLook, second_look, texts_of
-from trainables.splits import DEV, TEST, require_parts
-from trainables.survey import Survey, survey
+from trainables.splits import DEV, TEST, TRAIN, require_parts
+from trainables.survey import LOW_GRADE, Survey, survey
 
 NO_SEED = 42
 
@@ -187,6 +187,9 @@ def _unusable(config: DataConfig, found: Survey) -> str | None:
         return "split.by: given, but the source does not say which rows are train, dev and test"
     if config.protocol == "definition" and not (found.kinds_N == 1).any():
         return "protocol: definition needs rows whose kind is definition, there are none"
+    low = (found.reasons_N == LOW_GRADE).any()
+    if low and not (found.parts_N == TRAIN).any():
+        return f"min_grade: {config.min_grade}: no training pair has that grade; expected one that the source gives"
     try:
         require_parts(found.parts_N, found.groups_N, config.split.dev, config.split.test)
     except InputError as error:
