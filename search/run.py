@@ -20,7 +20,7 @@ from evaluation.errors import first_line
 from evaluation.files import write_whole
 from search.results.choice import choose, mark_tied
 from search.results.leaderboard import LEADERBOARD, Row, leaderboard, write_leaderboard
-from search.results.promote import BENCHMARK, BEST, promote
+from search.results.promote import BENCHMARK, BEST, make_pool, promote
 from search.results.table import as_table
 from search.screen.console import make_console
 from search.screen.live import LiveTable
@@ -33,6 +33,7 @@ from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpu
 from search.tune.disk import require_writable
 from search.tune.tuner import concurrency, connect, make_tuner
 from trainables.bases.families import resolve_base
+from trainables.data.prepared import load_report, read_pool
 
 
 def search_to_the_end(
@@ -86,6 +87,8 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
     if not study.exhausted() or study.unfinished():
         for stale in (BENCHMARK, LEADERBOARD):  # of an earlier end of this search, which goes on now
             (run / stale).unlink(missing_ok=True)
+        if not _pooled(run, spec, console):
+            return 1
         _announce(spec, run, concurrent, console)
         with _timed(seconds, "trials"), LiveTable(study, console) as table:
             make_tuner(spec, run, study, [table], concurrent).fit()
@@ -120,6 +123,27 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
     print_how_to_load(run / BEST, console)
     _report(run, console)
     return 0
+
+
+def _pooled(run: Path, spec: SearchSpec, console: Console) -> bool:
+    """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
+    if load_report(run / "data").pool_depth is not None and read_pool(run / "data") is None:
+        task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(make_pool)
+        configs = [config.model_dump(mode="json") for config in spec.parsed_space().configs()]
+        try:
+            with console.status("Asking the bases for the passages that dev evaluations search"):
+                ray.get(task.remote(str(run), configs, spec.resources.gpus > 0))
+        except RayError as error:
+            reason = str(getattr(error, "cause", error)).strip().splitlines()[0]
+            console.print(f"[red]The dev pool could not be made:[/] {escape(reason)}", highlight=False)
+            return False
+    if (pool := read_pool(run / "data")) is not None:
+        console.print(
+            f"dev: trials are compared on {len(pool['passages']):,} of {pool['of']:,} passages, the relevant ones and "
+            "what the bases find first; the benchmark searches all",
+            highlight=False,
+        )
+    return True
 
 
 def _promoted(

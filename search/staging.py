@@ -86,11 +86,13 @@ class Staging:
             InputError: a base cannot be had or has no safetensors; the data cannot be used; or, on a resume, the data
                 or the spec is not the run's.
         """
+        stored = read_record(self._run) if self.going_on else None
+        if stored is not None:
+            self._spec = as_begun(self._spec, stored)
         configs = {config.base: config for config in self._spec.parsed_space().configs()}
         with console.status("Fetching " + ", ".join(configs)):
             commits = {base: fetch(base, config.revision)[1] for base, config in configs.items()}
-        if self.going_on:
-            stored = read_record(self._run)
+        if stored is not None:
             check_same_search(self._spec, stored, self._run)
             for base, commit in stored["record"]["base_commits"].items():
                 if commit != commits.get(base):
@@ -104,6 +106,9 @@ class Staging:
             except InputError as error:
                 raise InputError(f"{self._run}: {error}; expected the same rows, or another name") from None
             report = load_report(self._run / "data")
+            if self.resources.gpus is None:  # what was decided then holds: other number formats give other scores
+                gpus = stored["resources"]["gpus"]
+                self._spec = _with_resources(self._spec, self.resources.model_copy(update={"gpus": gpus}))
         else:
             with console.status("Reading and splitting the data"):
                 report = prepare(
@@ -114,9 +119,6 @@ class Staging:
                     earlier=self._spec.earlier_data,
                     tokens=token_counts(next(iter(configs.values()))),
                 )
-            if self.resources.gpus is None:  # what was decided then holds: other number formats give other scores
-                gpus = stored["resources"]["gpus"]
-                self._spec = _with_resources(self._spec, self.resources.model_copy(update={"gpus": gpus}))
         self._recorded = report.content_hash, commits
         write_spec(self._spec, self._folder, *self._recorded)
         for line in _unlike(self._spec.record, read_record(self._folder)["record"]):
@@ -178,6 +180,14 @@ def _all_failed(run: Path) -> bool:
         return False
     _, rows = read_leaderboard(run)
     return bool(rows) and all(row.state not in ("RUNNING", "COMPLETE") for row in rows)
+
+
+def as_begun(spec: SearchSpec, stored: Mapping[str, Any]) -> SearchSpec:
+    """The spec with what it leaves open as it was when the run began: defaults may have changed since."""
+    if "distractors" in spec.data.model_fields_set:
+        return spec
+    data = spec.data.model_copy(update={"distractors": stored["data"]["distractors"]})
+    return spec.model_copy(update={"data": data})
 
 
 def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> None:

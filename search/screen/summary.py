@@ -68,6 +68,8 @@ def print_benchmark(benchmark: Mapping[str, Any], console: Console, verdict: tup
         console.print(sentence, style={"good": "green", "bad": "red"}.get(mood, "yellow"), highlight=False)
     if OLD_TEST in benchmark:
         console.print(forgetting(benchmark), highlight=False)
+    if "dev_pool" in benchmark:
+        console.print(pool(benchmark), highlight=False)
     if "optimism" in benchmark:
         console.print(optimism(benchmark), highlight=False)
 
@@ -80,6 +82,15 @@ def forgetting(benchmark: Mapping[str, Any]) -> str:
         f"No-forgetting check: on the earlier run's test part the new model {verdict}: {benchmark['metric']} "
         f"{c['base']:.4f} before, {c['other']:.4f} now, {c['difference']:+.4f} "
         f"(95 % {c['low']:+.4f} to {c['high']:+.4f})."
+    )
+
+
+def pool(benchmark: Mapping[str, Any]) -> str:
+    """The winner's dev score among the passages that the search compared trials on, and among all."""
+    p = benchmark["dev_pool"]
+    return (
+        f"Dev pool: the leaderboard's dev scores are of {p['passages']:,} of {p['of']:,} passages. The winner's "
+        f"{benchmark['metric']} is {p['pooled']:.4f} there and {p['whole']:.4f} on the whole corpus."
     )
 
 

@@ -88,6 +88,25 @@ def test_a_search_goes_on_with_the_gpus_that_it_began_with(tiny_base: TinyBase, 
         assert staging.resources.gpus == gpus
 
 
+def test_a_run_of_a_version_that_searched_each_parts_own_passages_goes_on_as_it_was(
+    run: Path, tiny_base: TinyBase, tmp_path: Path
+) -> None:
+    Study(run, load_spec(tmp_path / "toy.yaml"))
+    document = read_record(run)
+    document["data"]["distractors"] = False  # the default then, written out
+    del document["data"]["min_grade"]
+    (run / SPEC).write_text(json.dumps(document))
+    assert "Going on with" in staged(tmp_path / "toy.yaml", run, resume=True)
+    assert read_record(run)["data"]["distractors"] is False
+    assert "Going on with" in staged(tmp_path / "toy.yaml", run, resume=True)  # and once more
+    asked = write_spec(tmp_path, tiny_base("bert"), data={"distractors": True})
+    with pytest.raises(InputError, match=r"data\.distractors was False and is now True"):
+        staged(asked, run, resume=True)
+    write_pairs(tmp_path / "pairs.jsonl", concepts=61)
+    with pytest.raises(InputError, match="expected the same rows"):
+        staged(write_spec(tmp_path, tiny_base("bert"), concepts=61), run, resume=True)
+
+
 def test_repeating_a_run_says_what_is_not_as_it_was(run: Path, tmp_path: Path) -> None:
     assert "not as in" not in staged(run / SPEC, tmp_path / "again" / "toy")
     write_pairs(tmp_path / "pairs.jsonl", concepts=61)

@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.errors import InputError
+from evaluation.task import RetrievalTask
 from trainables.check.empty_parts import empty_part
 from trainables.check.findings import Draft, findings
 from trainables.check.near_duplicates import near_duplicates
 from trainables.check.second_look import SecondLook, second_look
-from trainables.data.beir import beir_passages
+from trainables.data.beir import beir_folders
 from trainables.data.config import DataConfig
 from trainables.data.rows import PARTS
 from trainables.data.sources import read_once
@@ -90,6 +91,9 @@ class DataReport(BaseModel):
         findings: most severe first.
         unusable: why the data cannot be used; none: it can.
         content_hash: of the prepared parts; empty when nothing was written.
+        judged: whether relevance is what the source's qrels say (a BEIR folder); none: a run of a version that did not
+            write corpus.jsonl.
+        pool_depth: dev evaluations search a pool of so many passages for each question; none: the whole corpus.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -111,6 +115,8 @@ class DataReport(BaseModel):
     findings: list[Finding] = []
     unusable: str | None = None
     content_hash: str = ""
+    judged: bool | None = None
+    pool_depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,8 @@ def _count(report: DataReport, found: Survey) -> None:
 
 
 def _corpus(config: DataConfig, folder: Path, found: Survey) -> Corpus | None:
-    passages = set() if config.max_rows else {matched(text) for text in beir_passages(config, folder)}
+    folders = [] if config.max_rows else beir_folders(config, folder)
+    passages = {matched(text) for beir, _ in folders for text in RetrievalTask.load_beir(beir).corpus.values()}
     if not passages:
         return None
     answers = np.unique(np.stack([found.anchors_N, found.positives_N], axis=1), axis=0)

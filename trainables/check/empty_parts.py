@@ -9,7 +9,7 @@ import numpy as np
 from trainables.data.config import DataConfig
 from trainables.data.rows import PARTS
 from trainables.data.splits import DEV, TEST, TRAIN, components
-from trainables.data.survey import DUPLICATE, SHARED_QUESTION, SHARED_TEXT, TRAINED_ON, TWO_SIDES, Survey
+from trainables.data.survey import DUPLICATE, LOW_GRADE, SHARED_QUESTION, SHARED_TEXT, TRAINED_ON, TWO_SIDES, Survey
 
 REASONS = {
     DUPLICATE: "repeat another row",
@@ -17,6 +17,7 @@ REASONS = {
     SHARED_TEXT: "share a question or a passage with {before}",
     SHARED_QUESTION: "ask a question that {before} has too",
     TRAINED_ON: "were trained on by the earlier run",
+    LOW_GRADE: "have a grade below min_grade {least}",
 }
 BEFORE = {TRAIN: "dev or test", DEV: "test", TEST: "another part"}
 LEAST = {TEST: 2, DEV: 1, TRAIN: 1}  # independent groups; no interval of one
@@ -40,7 +41,8 @@ def _why(config: DataConfig, found: Survey, part: int, left: int) -> Iterator[st
     gone |= repeats & (found.reasons_N == DUPLICATE)
     reasons, counts = np.unique(found.reasons_N[gone], return_counts=True)
     if len(reasons):
-        told = [f"{n:,} {REASONS[int(r)].format(before=BEFORE[part])}" for r, n in zip(reasons, counts, strict=True)]
+        words = {"before": BEFORE[part], "least": config.min_grade}
+        told = [f"{n:,} {REASONS[int(r)].format(**words)}" for r, n in zip(reasons, counts, strict=True)]
         yield f"of its {left + int(gone.sum()):,} rows " + ", ".join(told)
     elif part in found.named:
         told = [f"{n:,} {rule}" for rule, tally in found.dropped.items() if (n := tally.parts[PARTS[part]])]
@@ -53,6 +55,8 @@ def _why(config: DataConfig, found: Survey, part: int, left: int) -> Iterator[st
         yield "data.shared: keep takes the parts as the source names them"
     elif shared and not found.named:
         yield "split.by: query cuts new questions on known passages"
+    elif LOW_GRADE in reasons:
+        yield "a lower min_grade"
     elif SHARED_QUESTION in reasons:
         yield "give each part questions of its own"
     else:

@@ -13,6 +13,7 @@ from trainables.data.rows import PARTS
 from trainables.data.splits import DEV, TEST, TRAIN
 from trainables.data.survey import (
     DUPLICATE,
+    LOW_GRADE,
     SHARED_QUESTION,
     SHARED_TEXT,
     SHOWN,
@@ -72,6 +73,14 @@ def _rows(found: Survey) -> Iterator[Draft]:
         "rows with the anchor, passage and concept of another",
         "dropped, the first stays",
         _singles(repeats),
+    )
+    low = np.flatnonzero(found.reasons_N == LOW_GRADE)
+    yield Draft(
+        "grades below min_grade",
+        len(low),
+        "training pairs of a lower grade than min_grade",
+        "not trained on",
+        _singles(low),
     )
 
 

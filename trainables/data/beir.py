@@ -1,4 +1,4 @@
-"""Pairs from a folder in BEIR's layout: each judged query with each of its relevant passages."""
+"""Pairs and passages of folders in BEIR's layout."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from evaluation.errors import InputError
 from evaluation.task import RetrievalTask
-from trainables.data.config import DataConfig
+from trainables.data.config import DataConfig, Files
 from trainables.data.rows import PART_NAMES, RawRow
 
 
 def read_beir(folder: Path, part: str) -> Iterator[RawRow]:
-    """Rows with `anchor`, `positive` and the part of the qrels file they stand in.
+    """Rows with `anchor`, `positive`, the grade (1 or more) and the part of the qrels file they stand in.
 
-    Grades above 0 are all relevant: a pair has no grade. `line` counts the judgements of a qrels file.
+    `line` counts the judgements of a qrels file.
 
     Args:
         folder: corpus.jsonl, queries.jsonl and qrels/train.tsv, dev.tsv, test.tsv (those that are there).
@@ -36,11 +36,15 @@ def read_beir(folder: Path, part: str) -> Iterator[RawRow]:
                 line += 1
                 if grade > 0:
                     cells = {"anchor": task.queries[query], "positive": task.corpus[passage]}
-                    yield RawRow(f"{folder.name}/qrels/{split}.tsv", line, PART_NAMES[split], cells)
+                    yield RawRow(f"{folder.name}/qrels/{split}.tsv", line, PART_NAMES[split], cells, grade)
 
 
-def beir_passages(config: DataConfig, folder: Path) -> list[str]:
-    """Every passage of the corpus, where the source is a BEIR folder; else none."""
-    if not isinstance(config.source, str) or not (folder / config.source / "corpus.jsonl").is_file():
-        return []
-    return list(RetrievalTask.load_beir(folder / config.source).corpus.values())
+def beir_folders(config: DataConfig, folder: Path) -> list[tuple[Path, str]]:
+    """The BEIR folders among the sources, each with the part that is taken of it (empty: all of its parts)."""
+    if isinstance(config.source, str):
+        named = [(config.source, "")]
+    elif isinstance(config.source, Files):
+        named = [(name, part) for part, name in config.source.model_dump().items() if name is not None]
+    else:
+        named = []
+    return [(folder / name, part) for name, part in named if (folder / name / "corpus.jsonl").is_file()]

@@ -128,7 +128,12 @@ class DataConfig(BaseModel):
         "definition are",
     )
     distractors: bool = Field(
-        False, description="search dev and test queries among the passages of every part, as in a real index"
+        True,
+        description="search dev and test queries among the passages of every part, and of a BEIR folder among its "
+        "whole corpus, as in a real index; false: among the part's own passages, where scores are higher than in use",
+    )
+    min_grade: int = Field(
+        1, ge=1, description="of a BEIR folder: train on pairs of this grade and more; dev and test keep all from 1"
     )
     max_rows: int | None = Field(None, ge=1, description="read so many rows from the top of each file; null: all")
 

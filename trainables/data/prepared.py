@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from evaluation.errors import InputError
-from evaluation.files import aside, write_whole
-from evaluation.task import Protocol, RetrievalTask, read_jsonl
+from evaluation.files import aside, read_json, read_jsonl, write_whole
+from evaluation.task import Protocol, RetrievalTask, fold
 from trainables.check.check import DataReport, Tokens, check
-from trainables.data.beir import beir_passages
+from trainables.data.beir import beir_folders
 from trainables.data.config import DataConfig
+from trainables.data.corpus import (
+    ANSWERS,
+    CORPUS,
+    Row,
+    judgements,
+    means_a_concept,
+    part_task,
+    read_corpus,
+    write_corpus,
+)
 from trainables.data.rows import PARTS, Pair
 from trainables.data.sources import read_once
 from trainables.data.splits import LEFT_OUT
-from trainables.data.survey import GROUP_PREFIX, Survey, read_pairs
+from trainables.data.survey import DUPLICATE, GROUP_PREFIX, Survey, read_pairs
 
 REPORT = "report.json"
-DISTRACTORS = "distractors.jsonl"  # passages of a BEIR corpus that answer no query
+DISTRACTORS = "distractors.jsonl"  # of runs of earlier versions: passages of a BEIR corpus that answer no query
+DEV_POOL = "dev_pool.json"  # made by trainables/dev_pool.py
 OLD_TEST = "old_test"
+# From so many passages on, and so many of them for each dev question, a dev evaluation searches a pool of the corpus.
+# benchmarks/results/dev_pool.json: what it costs and how it ranks.
+POOL_FROM = 2000
+POOL_DEPTH = 10
 FEATURES = Features(
     {
         "anchor": Value("string"),
@@ -51,8 +67,9 @@ def prepare(
 ) -> DataReport:
     """Read, check and split the source: writes train.jsonl, dev.jsonl, test.jsonl and, last, report.json.
 
-    Each line of a part holds anchor, positive, negatives, concept, kind, domain and where the row came from. Rows
-    without a concept get the name of their group, so that each line has one.
+    Each line of a part holds anchor, positive, negatives, concept, kind, domain, grade and where the row came from.
+    Rows without a concept get the name of their group, so that each line has one. What dev and test search is beside
+    them: see trainables/data/corpus.py.
 
     Bringing jargon in step by step: with `earlier`, the rows of an earlier run come first and keep their parts. New
     rows of its concepts go where these are, so an old test concept stays test; other new concepts are split as
@@ -75,42 +92,48 @@ def prepare(
     if found is None or report.unusable is not None:
         raise InputError(f"data: {report.unusable}")
     out.mkdir(parents=True, exist_ok=True)
+    for stale in (CORPUS, DISTRACTORS, DEV_POOL, f"{OLD_TEST}.jsonl"):
+        (out / stale).unlink(missing_ok=True)
     report.content_hash = _write_parts(config, folder, earlier, out, found)
-    extra = beir_passages(config, folder) if config.distractors else []
-    optional = {
-        DISTRACTORS: [json.dumps({"positive": text}, ensure_ascii=False) for text in extra],
-        f"{OLD_TEST}.jsonl": [] if earlier is None else (earlier / "test.jsonl").read_text("utf-8").split("\n")[:-1],
-    }
-    for name, lines in optional.items():
-        if lines:
-            write_whole(out / name, "\n".join(lines) + "\n")
-        else:
-            (out / name).unlink(missing_ok=True)
+    report.judged = bool(beir_folders(config, folder)) or (earlier is not None and bool(load_report(earlier).judged))
+    if earlier is not None:
+        write_whole(out / f"{OLD_TEST}.jsonl", (earlier / "test.jsonl").read_text("utf-8"))
+    if config.distractors and write_corpus(config, folder, earlier, out) >= POOL_FROM:
+        report.pool_depth = POOL_DEPTH
     write_whole(out / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 
 
 def _write_parts(config: DataConfig, folder: Path, earlier: Path | None, out: Path, found: Survey) -> str:
-    """Write the parts and return the hash of their lines."""
+    """Write the parts and what else says what answers what. Returns the hash of the parts' lines."""
     digest = hashlib.sha256()
     dropped_M = found.dropped_negatives
     negatives = 0  # position in it
     with ExitStack() as stack:
-        files = [stack.enter_context(stack.enter_context(aside(out / f"{p}.jsonl")).open("wb")) for p in PARTS]
+        names = (*(f"{part}.jsonl" for part in PARTS), ANSWERS)
+        *files, answers = [stack.enter_context(stack.enter_context(aside(out / name)).open("wb")) for name in names]
         pairs = (pair for pair in read_pairs(config, folder, earlier) if isinstance(pair, Pair))
         for number, pair in enumerate(pairs):
             dropped = dropped_M[negatives : negatives + len(pair.negatives)]
             negatives += len(pair.negatives)
             part = found.parts_N[number]
+            if part == LEFT_OUT and found.reasons_N[number] == DUPLICATE:
+                continue
+            kept = [text for text, gone in zip(pair.negatives, dropped, strict=True) if not gone]
+            line = _line(pair, kept, number, found)
+            (answers if part == LEFT_OUT else files[part]).write(_json(line))
             if part != LEFT_OUT:
-                kept = [text for text, gone in zip(pair.negatives, dropped, strict=True) if not gone]
-                line = json.dumps(_line(pair, kept, number, found), ensure_ascii=False).encode() + b"\n"
-                files[part].write(line)
-                digest.update(bytes([part]) + line)
+                digest.update(bytes([part]) + _json(line))
+        for row in judgements(config, folder):
+            answers.write(_json(row))
     return digest.hexdigest()
 
 
-def _line(pair: Pair, negatives: list[str], number: int, found: Survey) -> dict[str, Any]:
+def _json(line: Row) -> bytes:
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def _line(pair: Pair, negatives: list[str], number: int, found: Survey) -> Row:
     # A group is named after its first passage, so that the name stays when rows are added after it.
     concept = pair.concept if pair.concept is not None else f"{GROUP_PREFIX}{found.group_names_N[number]:016x}"
     return {
@@ -120,6 +143,7 @@ def _line(pair: Pair, negatives: list[str], number: int, found: Survey) -> dict[
         "concept": concept,
         "kind": pair.kind,
         "domain": pair.domain,
+        "grade": pair.grade,
         "row": f"{pair.file}:{pair.line}",
     }
 
@@ -130,7 +154,7 @@ class TrialData:
 
     Attributes:
         train: columns anchor, positive, negatives (a list, empty where there are none), concept, kind, domain.
-        dev: the task that chooses between trials.
+        dev: the task that chooses between trials; over the pool where one was made (trainables/dev_pool.py).
         folder: the run's data folder.
         content_hash: of the parts' lines; caches are keyed by it.
     """
@@ -148,7 +172,11 @@ class TrialData:
             InputError: the folder is not whole.
         """
         report = load_report(out)
-        return cls(_rows(out, "train"), load_task(out, "dev"), out, report.content_hash)
+        pool = read_pool(out)
+        dev = load_task(out, "dev", only=None if pool is None else frozenset(pool["passages"]))
+        rows = list(_rows(out, "train"))
+        train = Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
+        return cls(train, dev, out, report.content_hash)
 
 
 def load_report(out: Path) -> DataReport:
@@ -159,47 +187,83 @@ def load_report(out: Path) -> DataReport:
     return DataReport.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def load_task(out: Path, part: str, protocol: Protocol | None = None) -> RetrievalTask:
+def read_pool(out: Path) -> dict[str, Any] | None:
+    """What dev_pool.json holds; none: dev evaluations search the whole corpus."""
+    path = out / DEV_POOL
+    return read_json(path) if path.is_file() else None
+
+
+def load_task(
+    out: Path, part: str, protocol: Protocol | None = None, only: Collection[str] | None = None
+) -> RetrievalTask:
     """The retrieval task of a part.
 
-    Its corpus is the part's distinct passages. Where the data's `distractors` is true, it is those of all parts, and
-    for a BEIR folder the rest of its corpus.
+    Its corpus is every passage of all parts and, for a BEIR folder, the rest of its corpus: the same passages under the
+    same ids in each part. Where the data's `distractors` is false, it is the part's distinct passages.
 
     Args:
         out: the run's data folder.
-        part: train, dev, test, or old_test: the test part of the run that this one continues.
+        part: train, dev, test, or old_test: the test part of the run that this one continues, judged as it was there.
         protocol: concept or definition; none: the data's own.
+        only: ids of the passages that are searched, all that are relevant among them; none: the whole corpus.
 
     Raises:
         InputError: no such part.
     """
     if part not in (*PARTS, OLD_TEST) or not (out / f"{part}.jsonl").is_file():
         raise InputError(f"{out}: no part {part!r}, expected one of {', '.join(PARTS)}, or {OLD_TEST} where it is")
-    config = load_report(out).config
-    own = _rows(out, part)
+    report = load_report(out)
+    config, protocol = report.config, protocol or report.config.protocol
+    if report.judged is None:
+        return _earlier_task(out, part, protocol, config.distractors)
+    own = list(_rows(out, part))
+    corpus = read_corpus(out, only) if config.distractors else _own_corpus(own)
+    if part != OLD_TEST:
+        return part_task(part, own, _other_rows(out, part), corpus, protocol, judged=report.judged)
+    concepts = {row["concept"] for row in own if means_a_concept(row["concept"], report.judged)}
+    texts = {fold(row["positive"]) for row in own}
+    others: list[Row] = []
+    added: set[str] = set()  # passages that the new rows give to its concepts: neither right nor wrong there
+    for row in _other_rows(out, part):
+        if row["concept"] not in concepts:
+            others.append(row)
+        elif fold(row["positive"]) not in texts:
+            added.add(fold(row["positive"]))
+    corpus = {i: text for i, text in corpus.items() if fold(text) not in added}
+    return part_task(part, own, others, corpus, protocol, judged=report.judged)
+
+
+def _own_corpus(rows: list[Row]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for row in rows:
+        texts.setdefault(fold(row["positive"]), row["positive"].strip())
+    return {f"p{at}": text for at, text in enumerate(texts.values())}
+
+
+def _rows(out: Path, name: str) -> Iterator[Row]:
+    return (row for _, row in read_jsonl(out / f"{name}.jsonl"))
+
+
+def _other_rows(out: Path, part: str) -> Iterator[Row]:
+    return chain(*(_rows(out, other) for other in PARTS if other != part), _rows(out, Path(ANSWERS).stem))
+
+
+def _earlier_task(out: Path, part: str, protocol: Protocol, distractors: bool) -> RetrievalTask:
+    """As versions built it that wrote no corpus.jsonl: the scores and ids of their runs are of this task."""
+    own = list(_rows(out, part))
     others: list[str] = []
-    if config.distractors:
-        own_concepts = set(own["concept"])  # new rows of an old test concept stand in test: they answer its queries
+    if distractors:
+        concepts = {row["concept"] for row in own}
         others = [
-            text
+            row["positive"]
             for other in PARTS
             if other != part
-            for text, concept in zip(*(_rows(out, other)[name] for name in ("positive", "concept")), strict=True)
-            if concept not in own_concepts
+            for row in _rows(out, other)
+            if row["concept"] not in concepts
         ]
         if (out / DISTRACTORS).is_file():
-            others += [row["positive"] for _, row in read_jsonl(out / DISTRACTORS)]
-    return RetrievalTask.from_pairs(
-        part,
-        anchors=list(own["anchor"]),
-        positives=list(own["positive"]),
-        concepts=list(own["concept"]),
-        kinds=list(own["kind"]),
-        protocol=protocol or config.protocol,
-        distractors=others,
+            others += [row["positive"] for row in _rows(out, Path(DISTRACTORS).stem)]
+    anchors, positives, concept_names, kinds = (
+        [row[name] for row in own] for name in ("anchor", "positive", "concept", "kind")
     )
-
-
-def _rows(out: Path, part: str) -> Dataset:
-    rows = [row for _, row in read_jsonl(out / f"{part}.jsonl")]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
+    return RetrievalTask.from_pairs(part, anchors, positives, concept_names, kinds, protocol, distractors=others)

@@ -32,12 +32,14 @@ class RawRow:
         line: counts from 1: the physical line of a text file, else the row.
         part: train, dev or test where the file says so, else empty.
         cells: column name -> value.
+        grade: how relevant the passage is, as BEIR's qrels say; 1 where the source does not grade.
     """
 
     file: str
     line: int
     part: str
     cells: dict[str, Any]
+    grade: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Pair:
     kind: str | None
     domain: str | None
     pinned: bool = False  # a row of an earlier run, which keeps its part
+    grade: int = 1
 
 
 class WrongCellError(ValueError):
@@ -106,7 +109,18 @@ class PairReader:
         if rule := self._rule(anchor, positive):
             return DroppedRow(row.file, row.line, rule, f"{shortened(anchor)} -> {shortened(positive)}", part)
         domain = domains[0] if domains else None
-        return Pair(row.file, row.line, part, anchor, positive, negatives, concept or None, kind or None, domain)
+        return Pair(
+            row.file,
+            row.line,
+            part,
+            anchor,
+            positive,
+            negatives,
+            concept or None,
+            kind or None,
+            domain,
+            grade=row.grade,
+        )
 
     def missing_column(self) -> str:
         """What to say of a column that the spec names (or needs) and no row has; empty if there is none."""

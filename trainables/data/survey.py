@@ -39,7 +39,8 @@ from trainables.data.splits import (
     two_sides,
 )
 
-KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT, SHARED_QUESTION, TRAINED_ON = range(6)  # why a pair is left out
+# Why a pair is left out.
+KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT, SHARED_QUESTION, TRAINED_ON, LOW_GRADE = range(7)
 Unseen = Literal["concepts", "questions"]
 SHOWN = 3
 NO_KIND = -1
@@ -167,6 +168,7 @@ def earlier_pairs(folder: Path) -> Iterator[Pair]:
                 kind=row["kind"],
                 domain=row["domain"],
                 pinned=True,
+                grade=row.get("grade", 1),  # runs of earlier versions do not say
             )
 
 
@@ -217,6 +219,7 @@ class _Columns:
         self._test_draw, self._dev_draw = array("d"), array("d")
         self._given, self._pinned, self._kind = array("b"), array("b"), array("b")
         self._has_concept = array("b")
+        self._grade = array("q")
         self._anchor_chars, self._positive_chars = array("i"), array("i")
         self._negative_row, self._negative = array("q"), array("Q")
 
@@ -239,6 +242,7 @@ class _Columns:
         self._domain.append(domain)
         self._given.append(PARTS.index(pair.part) if pair.part else UNDECIDED)
         self._pinned.append(pair.pinned)
+        self._grade.append(pair.grade)
         self._kind.append(NO_KIND if pair.kind is None else pair.kind == "definition")
         self._anchor_chars.append(len(pair.anchor))
         self._positive_chars.append(len(pair.positive))
@@ -249,9 +253,10 @@ class _Columns:
         anchors_N, positives_N = _array(self._anchor, np.uint64), _array(self._positive, np.uint64)
         has_concept_N = _array(self._has_concept, np.bool_)
         given_N, pinned_N = _array(self._given, np.int8), _array(self._pinned, np.bool_)
+        grades_N = _array(self._grade, np.int64)
         reasons_N = np.zeros(len(given_N), dtype=np.int8)
         if config.drop.duplicates:
-            reasons_N[_repeats(_array(self._row, np.uint64), given_N)] = DUPLICATE
+            reasons_N[_repeats(_array(self._row, np.uint64), given_N, grades_N)] = DUPLICATE
         first = reasons_N == KEPT
         test_draws_N, dev_draws_N = _array(self._test_draw, np.float64), _array(self._dev_draw, np.float64)
         linked = not has_concept_N.any()
@@ -298,6 +303,7 @@ class _Columns:
         for part in (DEV, TEST):
             leave_out(~pinned_N & (parts_N == part) & (asked_N if part in kept else shared_N), TRAINED_ON)
         leave_out(leave_out_shared(parts_N, anchors_N, positives_N, kept) == LEFT_OUT, SHARED_TEXT)
+        leave_out((parts_N == TRAIN) & (grades_N < config.min_grade), LOW_GRADE)
         negative_rows_M, negatives_M = _array(self._negative_row, np.int64), _array(self._negative, np.uint64)
         own_M = (_answers(n, positives_N, n[negative_rows_M], negatives_M) for n in (groups_N, _numbered(anchors_N)))
         trained_M = parts_N[negative_rows_M] == TRAIN
@@ -381,10 +387,10 @@ def _array(values: array[Any], dtype: DTypeLike) -> NDArray[Any]:
     return np.array(values).astype(dtype)
 
 
-def _repeats(rows_N: Hashes, given_N: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Whether another row has the same texts and concept and goes before: by its given part, then by its place."""
+def _repeats(rows_N: Hashes, given_N: NDArray[np.int8], grades_N: IntArray) -> NDArray[np.bool_]:
+    """Whether another row has the same texts and concept and goes before: by given part, grade, then place."""
     repeats_N = np.ones(len(rows_N), dtype=bool)
-    order = np.argsort(-given_N, kind="stable")
+    order = np.lexsort((-grades_N, -given_N))  # stable
     repeats_N[order[np.unique(rows_N[order], return_index=True)[1]]] = False
     return repeats_N
 

@@ -13,7 +13,6 @@ import pytest
 from evaluation.errors import InputError
 from evaluation.task import fold
 from tests.conftest import TinyBase
-from tests.trainables.data.test_sources import beir
 from trainables.batches.passages import passage_embeddings
 from trainables.batches.sampler import batch_sampler_for, training_columns
 from trainables.config import TrialConfig
@@ -49,7 +48,7 @@ def test_the_data_folder(tmp_path: Path) -> None:
     report = load_report(out)
     assert {part: len(own) for part, own in lines.items()} == report.kept
     first = lines["train"][0]
-    assert list(first) == ["anchor", "positive", "negatives", "concept", "kind", "domain", "row"]
+    assert list(first) == ["anchor", "positive", "negatives", "concept", "kind", "domain", "grade", "row"]
     source = rows_of()[int(first["row"].split(":")[1]) - 1]
     assert (first["anchor"], first["concept"]) == (source["anchor"], str(source["cluster_id"]))
     data = TrialData.load(out)
@@ -85,15 +84,17 @@ def test_protocols(tmp_path: Path) -> None:
     assert load_task(own, "test").qrels == definition.qrels
 
 
-def test_distractors_are_the_passages_of_every_part(tmp_path: Path) -> None:
+def test_every_part_is_searched_unless_distractors_is_false(tmp_path: Path) -> None:
     alone, among = tmp_path / "alone", tmp_path / "among"
     for folder in (alone, among):
         folder.mkdir()
-    alone, among = prepared(alone, rows_of()), prepared(among, rows_of(), distractors=True)
+    alone, among = prepared(alone, rows_of(), distractors=False), prepared(among, rows_of())
     every = {fold(json.loads(line)["positive"]) for part in PARTS for line in (alone / f"{part}.jsonl").open()}
-    assert set(load_task(alone, "dev").corpus.values()) < every
+    own = {fold(json.loads(line)["positive"]) for line in (alone / "dev.jsonl").open()}
+    assert set(load_task(alone, "dev").corpus.values()) == own < every
     assert set(load_task(among, "dev").corpus.values()) == every
     assert load_task(among, "dev").queries == load_task(alone, "dev").queries
+    assert load_task(among, "dev").corpus == load_task(among, "test").corpus  # ids too: embedded once for both
 
 
 def test_new_passages_of_an_old_test_concept_are_no_distractors_of_the_old_test_part(tmp_path: Path) -> None:
@@ -102,19 +103,12 @@ def test_new_passages_of_an_old_test_concept_are_no_distractors_of_the_old_test_
     own = {row["concept"] for row in map(json.loads, (first / "test.jsonl").open())}
     added = [{**row, "anchor": f"encore {row['anchor']}", "positive": f"nouveau {row['positive']}"} for row in rows]
     (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, added)), "utf-8")
-    config = DataConfig(source="new.jsonl", distractors=True)
+    config = DataConfig(source="new.jsonl")
     prepare(config, tmp_path, 42, tmp_path / "next", earlier=first)
     corpus = set(load_task(tmp_path / "next", "old_test").corpus.values())
     new_of = {str(row["cluster_id"]): row["positive"] for row in added if row["kind"] == "definition"}
     assert not corpus & {new_of[concept] for concept in own}
     assert {text for concept, text in new_of.items() if concept not in own} <= corpus
-
-
-def test_distractors_of_a_beir_folder_are_its_whole_corpus(tmp_path: Path) -> None:
-    beir(tmp_path / "b", {"train": "q0\td0\t1\n", "dev": "q1\td1\t1\n", "test": "q2\td2\t1\nq3\td3\t1\n"})
-    prepare(DataConfig(source="b", distractors=True), tmp_path, 0, tmp_path / "data")
-    corpus = load_task(tmp_path / "data", "test").corpus.values()
-    assert set(corpus) == {f"Titre {at} texte {at}" for at in range(5)}  # d4 answers no query
 
 
 # What trials of one base share

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.task import fold
+from evaluation.task import RetrievalTask, fold
 from trainables.data.config import DataConfig, Split
 from trainables.data.prepared import load_task, prepare
 from trainables.data.rows import PARTS
@@ -280,8 +280,12 @@ def test_pinned_rows_stay_and_draw_their_group_along() -> None:
 # The curriculum: an earlier run's data and new rows
 
 
-def _concepts(out: Path, part: str) -> set[str]:
-    return {json.loads(line)["concept"] for line in (out / f"{part}.jsonl").read_text("utf-8").splitlines()}
+def _column(out: Path, part: str, name: str) -> set[str]:
+    return {json.loads(line)[name] for line in (out / f"{part}.jsonl").read_text("utf-8").splitlines()}
+
+
+def _texts(task: RetrievalTask, query: str) -> set[str]:
+    return {task.corpus[passage] for passage in task.qrels[query]}
 
 
 @pytest.mark.parametrize("concepts", [True, False])
@@ -297,16 +301,20 @@ def test_continued_data_keeps_the_old_test_part(tmp_path: Path, concepts: bool) 
     report = prepare(DataConfig(source="new.jsonl"), tmp_path, 2, tmp_path / "new", earlier=tmp_path / "old")
     assert report.rows == 300
     for part in ("train", "dev", "test"):
-        assert _concepts(tmp_path / "old", part) <= _concepts(tmp_path / "new", part) or not concepts
+        assert _column(tmp_path / "old", part, "concept") <= _column(tmp_path / "new", part, "concept") or not concepts
     old_test = load_task(tmp_path / "old", "test")
     kept = load_task(tmp_path / "new", "old_test")
     assert kept.queries == old_test.queries
-    assert kept.corpus == old_test.corpus
+    assert {query: _texts(kept, query) for query in kept.queries} == {
+        query: _texts(old_test, query) for query in old_test.queries
+    }
+    assert set(old_test.corpus.values()) <= set(kept.corpus.values())  # among the new passages, too
     grown = load_task(tmp_path / "new", "test")
     assert set(old_test.queries.values()) < set(grown.queries.values())
-    passages = set(old_test.corpus.values())
+    passages = _column(tmp_path / "old", "test", "positive")
+    assert passages
     for part in ("train", "dev"):
-        assert passages.isdisjoint(load_task(tmp_path / "new", part).corpus.values())
+        assert passages.isdisjoint(_column(tmp_path / "new", part, "positive"))
     assert any("new" in text for text in load_task(tmp_path / "new", "train").queries.values())
 
 
