@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from search.record import git_commit
-from tests.toy import DEMO
+from search.spec.record import git_commit
+from tests.kit.toy import DEMO
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("evaluation", "search", "trainables")
@@ -57,7 +57,7 @@ def test_the_recorded_commit_is_never_that_of_a_repository_around_the_installed_
     for command in (["init", "-q"], commit):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     zipfile.ZipFile(wheel).extractall(tmp_path / "site-packages")
-    code = "import search.record as r; print(r.__file__, r.git_commit())"
+    code = "import search.spec.record as r; print(r.__file__, r.git_commit())"
     shown = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site-packages")},
