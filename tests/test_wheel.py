@@ -80,7 +80,7 @@ def test_a_machine_without_git_records_no_commit(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.soak
 def test_the_installed_wheel_searches_with_a_copy_of_the_demo(wheel: Path, tmp_path: Path) -> None:
     """In an environment of its own, which has this one's libraries and not its embtune."""
-    environment = tmp_path / "environment"
+    environment = tmp_path / "an environment"  # with a space: Ray starts its workers through a shell
     python, embtune = environment / "bin" / "python", environment / "bin" / "embtune"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import socket
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +39,9 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
         _require_answer(address)
+    environment: dict[str, object] = {"env_vars": worker_environment()}
+    if address is None:  # Ray gives it to a shell as it stands: a space in its path would end it
+        environment["py_executable"] = shlex.quote(sys.executable)
     try:
         ray.init(
             address=address or "local",  # without a word, Ray would join whatever was started on this machine last
@@ -44,7 +49,7 @@ def connect(address: str | None) -> None:
             logging_level=logging.ERROR,
             configure_logging=True,
             include_dashboard=None if address else True,
-            runtime_env={"env_vars": worker_environment()},
+            runtime_env=environment,
         )
     except AuthenticationError:
         if address is None:
