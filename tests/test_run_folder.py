@@ -77,7 +77,7 @@ def test_a_run_of_a_version_that_searched_each_parts_own_passages_goes_on_as_it_
     assert read_record(run)["data"]["distractors"] is False
     assert "Going on with" in staged(tmp_path / "toy.yaml", run, resume=True)  # and once more
     asked = write_spec(tmp_path, tiny_base("bert"), data={"distractors": True})
-    with pytest.raises(InputError, match="data.distractors was False and is now True"):
+    with pytest.raises(InputError, match=r"data\.distractors was False and is now True"):
         staged(asked, run, resume=True)
     write_pairs(tmp_path / "pairs.jsonl", concepts=61)
     with pytest.raises(InputError, match="the data has changed"):
