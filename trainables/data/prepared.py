@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from evaluation.errors import InputError
@@ -31,17 +32,18 @@ from trainables.data.corpus import (
 )
 from trainables.data.rows import PARTS, Pair
 from trainables.data.sources import read_once
-from trainables.data.splits import LEFT_OUT
+from trainables.data.splits import DEV, LEFT_OUT
 from trainables.data.survey import DUPLICATE, GROUP_PREFIX, Survey, read_pairs
 
 REPORT = "report.json"
 DISTRACTORS = "distractors.jsonl"  # of runs of earlier versions: passages of a BEIR corpus that answer no query
 DEV_POOL = "dev_pool.json"  # made by trainables/dev_pool.py
 OLD_TEST = "old_test"
-# From so many passages on, and so many of them for each dev question, a dev evaluation searches a pool of the corpus.
-# benchmarks/results/dev_pool.json: what it costs and how it ranks.
-POOL_FROM = 2000
-POOL_DEPTH = 10
+# Passages that a pool takes for each dev question. Of 2,000 passages, with 10 or 20 trained models score up to 0.013 or
+# 0.004 too high and trade places, with 50 no longer (benchmarks/results/dev_pool.json); a larger corpus has more that
+# the bases rank lower, hence twice that.
+POOL_DEPTH = 100
+POOL_GAIN = 2  # a pool is made where it is at least so many times smaller than the corpus, whatever the bases find
 FEATURES = Features(
     {
         "anchor": Value("string"),
@@ -98,8 +100,10 @@ def prepare(
     report.judged = bool(beir_folders(config, folder)) or (earlier is not None and bool(load_report(earlier).judged))
     if earlier is not None:
         write_whole(out / f"{OLD_TEST}.jsonl", (earlier / "test.jsonl").read_text("utf-8"))
-    if config.distractors and write_corpus(config, folder, earlier, out) >= POOL_FROM:
-        report.pool_depth = POOL_DEPTH
+    if config.distractors:
+        questions = len(np.unique(found.anchors_N[found.parts_N == DEV]))
+        if write_corpus(config, folder, earlier, out) >= POOL_GAIN * POOL_DEPTH * questions:
+            report.pool_depth = POOL_DEPTH
     write_whole(out / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 

@@ -23,6 +23,7 @@ from search.report.gather import RunData, gather
 from search.report.page import verdict
 from search.report.write import write_report
 from search.results.leaderboard import read_leaderboard
+from search.screen.summary import pool
 from tests.kit.toy_run import METRIC, make_run
 from trainables.data.prepared import load_task
 
@@ -224,6 +225,19 @@ def test_an_older_benchmark_without_optimism_still_reads(run: Path, tmp_path: Pa
     del document["optimism"], document["seconds"]
     path.write_text(json.dumps(document))
     assert "Optimism" not in Page(write_report(tmp_path / "old").read_text(encoding="utf-8")).text
+
+
+def test_dev_scores_of_a_pool_stand_beside_those_of_the_whole_corpus(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "pooled")
+    path = tmp_path / "pooled" / "benchmark.json"
+    document = json.loads(path.read_text())
+    document["dev_pool"] = {"passages": 12345, "of": 1000000, "pooled": 0.7182, "whole": 0.6931}
+    path.write_text(json.dumps(document))
+    page = Page(write_report(tmp_path / "pooled").read_text(encoding="utf-8"))
+    told = pool(document)
+    for figure in ("12,345 of 1,000,000 passages", "0.7182", "0.6931"):
+        assert figure in page.text
+        assert figure in told
 
 
 def test_the_command_writes_it_and_refuses_what_is_no_run(run: Path, tmp_path: Path) -> None:

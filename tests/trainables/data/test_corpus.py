@@ -206,7 +206,6 @@ def test_a_data_folder_of_an_earlier_version_gives_the_task_that_it_gave(tmp_pat
 
 @pytest.fixture
 def small_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "POOL_FROM", 10)
     monkeypatch.setattr(data_module, "POOL_DEPTH", 1)
 
 
@@ -248,9 +247,10 @@ def test_a_trial_is_scored_on_the_pool(tmp_path: Path, tiny_base: TinyBase, smal
     assert found <= set(json.loads((tmp_path / "data" / DEV_POOL).read_text())["passages"])
 
 
-def test_a_corpus_that_is_small_or_the_parts_own_has_no_pool(tmp_path: Path, small_pools: None) -> None:
+def test_a_corpus_that_is_small_or_the_parts_own_has_no_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_module, "POOL_DEPTH", 2)  # for 3 dev questions at most 6 passages, so from 12 on
     rows = [(f"q{at}", f"p{at}", f"c{at}", ("train", "dev", "test")[at % 3]) for at in range(9)]
     assert load_report(prepared(tmp_path, pairs(tmp_path, rows))).pool_depth is None
-    rows += [("more", "p9", "c9", "train")]
-    assert load_report(prepared(tmp_path, pairs(tmp_path, rows))).pool_depth == 1
+    rows += [(f"more {at}", f"p{at}", f"c{at}", "train") for at in range(9, 12)]
+    assert load_report(prepared(tmp_path, pairs(tmp_path, rows))).pool_depth == 2
     assert load_report(prepared(tmp_path, pairs(tmp_path, rows), distractors=False)).pool_depth is None
