@@ -13,10 +13,11 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
 from evaluation.errors import InputError
+from evaluation.out_of_memory import is_out_of_memory
 from search.trial import Setting, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
-from trainables.out_of_memory import first_line, is_out_of_memory
+from trainables.out_of_memory import first_line
 from trainables.rungs import Rung
 from trainables.sanity import TrialFailed
 

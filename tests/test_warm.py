@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from evaluation.out_of_memory import is_out_of_memory
 from tests.conftest import TinyBase
 from tests.toy import trial_data
 from trainables.config import TrialConfig
 from trainables.data import TrialData
-from trainables.out_of_memory import is_out_of_memory, micro_batch, train_in_memory
+from trainables.out_of_memory import micro_batch, train_in_memory
 from trainables.sanity import TrialFailed
 from trainables.train import train
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
+from evaluation.embeddings import fitting_batch
 from evaluation.errors import InputError
 from evaluation.files import write_whole
 from evaluation.task import fold
@@ -87,6 +88,7 @@ def _mine(train: Dataset, model: SentenceTransformer, count: int, margin: float)
         query_prompt_name="query" if "query" in model.prompts else None,
         corpus_prompt_name="document" if "document" in model.prompts else None,
         output_format="labeled-pair",
+        batch_size=fitting_batch(32, max(map(len, [*anchors, *corpus])), model.max_seq_length),
         use_faiss=True,
         verbose=False,
     )
