@@ -84,7 +84,9 @@ class Staging:
         """
         configs = {config.base: config for config in self._spec.parsed_space().configs()}
         with console.status("Fetching " + ", ".join(configs)):
-            commits = {base: fetch(base, config.revision)[1] for base, config in configs.items()}
+            commits = {
+                base: fetch(base, config.revision, code=config.trust_remote_code)[1] for base, config in configs.items()
+            }
         with console.status("Reading and splitting the data"):
             report = prepare(
                 self._spec.data,

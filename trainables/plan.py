@@ -14,7 +14,15 @@ from evaluation.errors import InputError
 from trainables.bases import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.memory import GIB, HEADROOM, DeviceKind, count_parameters, estimate_memory, fit_to_memory
-from trainables.precision import Precision, resolve_attention, resolve_precision
+from trainables.precision import (
+    AMPERE,
+    AttentionName,
+    Device,
+    Precision,
+    describe,
+    resolve_attention,
+    resolve_precision,
+)
 
 
 @dataclass(frozen=True)
@@ -173,10 +181,11 @@ def _row(
     )
 
 
-def _arithmetic(config: TrialConfig, base: ResolvedBase, kind: DeviceKind) -> tuple[Precision, Any, str | None]:
+def _arithmetic(
+    config: TrialConfig, base: ResolvedBase, kind: DeviceKind
+) -> tuple[Precision, AttentionName | None, str | None]:
     """Precision and attention on a device that this machine may lack: a GPU is then taken to be Ampere or newer."""
-    if kind == "cuda" and not torch.cuda.is_available():
-        precision = Precision("bf16" if config.precision == "auto" else config.precision)
-        attention = "sdpa" if base.fast_attention else "eager"
-        return precision, attention, None
-    return resolve_precision(config, kind), *resolve_attention(config, base, kind)
+    here = kind != "cuda" or torch.cuda.is_available()
+    place = describe(kind) if here else Device("cuda", bf16=True, capability=AMPERE)
+    attention, note = resolve_attention(config, base, place)
+    return resolve_precision(config, place), attention, note if here else None
