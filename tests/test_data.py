@@ -20,6 +20,7 @@ from trainables.config import TrialConfig
 from trainables.data import TrialData, load_report, load_task, prepare
 from trainables.data_config import DataConfig
 from trainables.model import build_model
+from trainables.negatives import most_negatives
 from trainables.rows import PARTS
 
 
@@ -229,6 +230,7 @@ def test_own_negatives_come_first_and_rows_without_are_filled(tmp_path: Path, ti
             assert len({row[name] for name in columns}) == len(columns)
     gist, _ = batch_sampler_for(_trial(tiny_base("bert"), hard_negatives=2, loss="gist"), data, model, None)
     assert training_columns(gist) == ["anchor", "positive", "negative_1"]
+    assert load_report(data.folder).negatives == most_negatives(data.train) == 2  # what memory is estimated by
 
 
 def test_refresh_embeds_with_the_model_as_it_is(tmp_path: Path, tiny_base: TinyBase) -> None:

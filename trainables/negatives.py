@@ -20,6 +20,7 @@ from evaluation.task import fold
 from trainables.base_embeddings import base_key
 from trainables.config import TrialConfig
 from trainables.data import TrialData
+from trainables.memory import negatives_of_a_pair
 
 DRAWS = 50  # of a random passage, before all are looked through
 # Scores held at once. Where the base ranks a positive low, its negatives rank lower still, so a short list of the
@@ -35,10 +36,13 @@ def with_own(train: Dataset, config: TrialConfig) -> Dataset:
     At most config.hard_negatives of each row are taken, and 1 for loss gist, which has room for no more. A row with
     fewer takes passages of other concepts at random.
     """
-    negatives = list(train["negatives"])
-    room = 1 if config.loss == "gist" else config.hard_negatives
-    most = min(room, max((len(own) for own in negatives), default=0))
-    return _filled(train, negatives, most, config.seed) if most else train
+    most = negatives_of_a_pair(config, most_negatives(train))
+    return _filled(train, list(train["negatives"]), most, config.seed) if most else train
+
+
+def most_negatives(train: Dataset) -> int:
+    """Negatives of the training row that brings the most of its own."""
+    return max(map(len, train["negatives"]), default=0)
 
 
 def with_mined(data: TrialData, config: TrialConfig, model: SentenceTransformer, cache: Path | None = None) -> Dataset:

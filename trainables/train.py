@@ -23,8 +23,9 @@ from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.distributed import device_batch, lead, world_size
 from trainables.losses import make_loss
-from trainables.memory import fit_to_memory
+from trainables.memory import DeviceKind, fit_to_memory
 from trainables.model import build_model, training_prompts
+from trainables.negatives import most_negatives
 from trainables.precision import Precision, resolve_attention, resolve_device, resolve_precision
 from trainables.rungs import Rung, best_of, complete_rung, keep_best, rungs_done
 from trainables.sanity import SanityGate
@@ -81,7 +82,7 @@ def train(
 
     done = lead(tell_again)
     if not (done and done[-1].rung == done[-1].rungs):
-        config = _fitted(config, place, precision, memory)
+        config = _fitted(config, data, place, precision, memory)
         model = build_model(config, place, cache_folder=cache, keep_tokens=True)
         dev = _DevEvaluation(config, data, report, folder, metric, precision, model)
         if config.method == "none":
@@ -91,14 +92,17 @@ def train(
     return best_of(lead(end), metric)
 
 
-def _fitted(config: TrialConfig, place: torch.device, precision: Precision, memory: int | None) -> TrialConfig:
+def _fitted(
+    config: TrialConfig, data: TrialData, place: torch.device, precision: Precision, memory: int | None
+) -> TrialConfig:
     if memory is None and place.type == "cuda":
         memory = torch.cuda.get_device_properties(place).total_memory
     if memory is None or config.method == "none":
         return config
     attention, _ = resolve_attention(config, resolve_base(config), place)
     share = config.model_copy(update={"batch_size": device_batch(config)})
-    fitted = fit_to_memory(share, memory, "cuda" if place.type == "cuda" else "cpu", precision.name, attention)
+    kind: DeviceKind = "cuda" if place.type == "cuda" else "cpu"
+    fitted = fit_to_memory(share, memory, kind, precision.name, attention, most_negatives(data.train))
     return fitted.model_copy(update={"batch_size": config.batch_size})
 
 
