@@ -14,12 +14,14 @@ import ray
 
 from evaluation.compare import compare
 from evaluation.errors import InputError
-from evaluation.files import write_whole
+from evaluation.files import put_in_place, write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
 from search.choice import checkpoint_folder
 from search.leaderboard import Row, rate, read_leaderboard, shown, stage
+from search.record import read_record
 from search.spec import SearchSpec
+from search.trial import device_of
 from trainables.config import TrialConfig
 
 BENCHMARK = "benchmark.json"
@@ -33,13 +35,21 @@ def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
     task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(finish)
-    document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row)))
+    device = device_of(spec.resources.gpus)
+    document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row), device))
     write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
     return document
 
 
-def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part."""
+def finish(run: str, name: str, metric: str, row: Mapping[str, Any], device: str | None) -> dict[str, Any]:
+    """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part.
+
+    All of it is in float32, the dev scores that test scores are held against too: those of the trial are of the model
+    before the merge, in the trial's precision.
+
+    Args:
+        device: of the models; none: the first GPU, else the CPU.
+    """
     from sentence_transformers import SentenceTransformer
 
     from evaluation.embedding_cache import EmbeddingCache
@@ -54,17 +64,22 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     start = time.perf_counter()
     new = folder / f".{BEST}.new"
     shutil.rmtree(new, ignore_errors=True)
-    cosine = _export(folder, best, new, name, metric)
+    cosine = _export(folder, best, new, name, metric, device)
     old = folder / f".{BEST}.old"  # of an earlier end of this search, which has gone on since
     shutil.rmtree(old, ignore_errors=True)
     if (folder / BEST).exists():
         (folder / BEST).rename(old)
-    new.rename(folder / BEST)
+    put_in_place(new, folder / BEST)
     shutil.rmtree(old, ignore_errors=True)
     merged = time.perf_counter()
     data = folder / "data"
-    base = trained_model(config.model_copy(update={"method": "none"}), folder)
-    exported = SentenceTransformer(str(folder / BEST), model_kwargs={"use_safetensors": True})
+    base = trained_model(config.model_copy(update={"method": "none"}), folder, device)
+    exported = SentenceTransformer(
+        str(folder / BEST),
+        device=device,
+        model_kwargs={"use_safetensors": True, "dtype": "float32"},
+        trust_remote_code=config.trust_remote_code,
+    )
     metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
     document: dict[str, Any] = {
         "metric": metric,
@@ -95,10 +110,10 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
         document[OLD_TEST] = benchmarked(load_task(data, OLD_TEST, dev_protocol), OLD_TEST)
     own = document["protocols"].get(dev_protocol)
     if own:  # a test part without definitions has no scores to hold against dev scores on definitions
-        base_dev = evaluate(base, load_task(data, "dev"), (metric,)).means[metric]
+        dev = load_task(data, "dev")
         document["optimism"] = {
-            "best": optimism(best.metrics[metric], own["best"][metric]),
-            "base": optimism(base_dev, own["base"][metric]),
+            label: optimism(evaluate(model, dev, (metric,)).means[metric], own[label][metric])
+            for label, model in (("best", exported), ("base", base))
         }
     ended = time.perf_counter()
     document["seconds"] = {"merge": round(merged - start, 2), "benchmark": round(ended - merged, 2)}
@@ -144,7 +159,7 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         partial = dest.with_name(f".{dest.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(run / BEST, partial)
-        partial.rename(dest)
+        put_in_place(partial, dest)
         return
     row = next((row for row in rows if row.trial == trial), None)
     if row is None:
@@ -153,10 +168,11 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         )
     if not row.checkpoint:
         raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
-    _export(run, row, dest, run.name, metric)
+    device = device_of(read_record(run)["resources"]["gpus"])
+    _export(run, row, dest, run.name, metric, device)
 
 
-def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
+def _export(run: Path, row: Row, dest: Path, name: str, metric: str, device: str | None) -> float:
     from trainables.data import TrialData
     from trainables.export import export_model
 
@@ -164,7 +180,8 @@ def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
     record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
     dev = TrialData.load(run / "data").dev
     probes = list(dev.queries.values()), list(dev.corpus.values())
-    return export_model(config, checkpoint_folder(run, row), dest, *probes, record, model_card(name, row, None))
+    card = model_card(name, row, None)
+    return export_model(config, checkpoint_folder(run, row), dest, *probes, record, card, device)
 
 
 def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from evaluation.errors import InputError
+from evaluation.files import put_in_place
 from trainables import hub
 from trainables.adapters import lora_config, trained_names
 from trainables.bases import ResolvedBase, resolve_base
@@ -219,7 +220,7 @@ def _convert(load: Callable[[Path], SentenceTransformer], source: Path, folder: 
         with no_bars():
             model.save(str(aside), create_model_card=False)
         with contextlib.suppress(OSError):  # another worker's folder is there: it holds the same bytes
-            aside.rename(folder)
+            put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import CONFIG_MAPPING, MODEL_MAPPING
@@ -141,5 +141,5 @@ def _kernels(model_type: str) -> tuple[bool, bool]:
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_MAPPING:
         return False, False
     found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
-    architecture = found[0] if isinstance(found, tuple) else found
+    architecture: Any = found[0] if isinstance(found, tuple) else found
     return bool(architecture._supports_sdpa), bool(architecture._supports_flash_attn)

@@ -1,4 +1,7 @@
-"""Embed texts with a saved model in a process that has nothing else loaded: python -m trainables.reload MODEL IN OUT"""
+"""Embed texts with a saved model in a process that has nothing else loaded: python -m trainables.reload MODEL IN OUT
+
+--trust-remote-code runs the code that the folder brings, as it did in the training.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from sentence_transformers import SentenceTransformer
 from evaluation.embeddings import Role, embed
 
 
-def main(model: str, texts: str, embeddings: str) -> None:
+def main(model: str, texts: str, embeddings: str, code: str = "") -> None:
     """Embed what the JSON file `texts` holds; write (N, D) float32 unit rows to `embeddings` (.npy)."""
-    encoder = SentenceTransformer(model, device="cpu", model_kwargs={"use_safetensors": True})
+    encoder = SentenceTransformer(
+        model, device="cpu", model_kwargs={"use_safetensors": True}, trust_remote_code=code == "--trust-remote-code"
+    )
     np.save(embeddings, embed_both(encoder, json.loads(Path(texts).read_text())), allow_pickle=False)
 
 
