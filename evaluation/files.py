@@ -23,12 +23,14 @@ def _beside(path: Path) -> Path:
 def aside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place if the block ends well and is removed if not.
 
-    The name is the writer's own, so that concurrent processes never write to one file; the last to end wins.
+    The name is the writer's own, so that concurrent processes never write to one file; the last to end wins. After a
+    power cut too, what stands at `path` is whole: it is on the disk before it gets that name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _beside(path)
     try:
         yield draft
+        to_disk(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -38,8 +40,31 @@ def write_whole(path: Path, text: str) -> None:
     """Write a UTF-8 text that readers see whole or not at all, after a power cut too."""
     with aside(path) as draft, draft.open("w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def put_in_place(draft: Path, folder: Path) -> None:
+    """Rename a folder that was written aside. It stands whole or not at all, after a power cut too, for all to read.
+
+    Its files get the permissions that the umask says, of who puts it there.
+
+    Raises:
+        OSError: `folder` exists and is not empty.
+    """
+    usual_modes(draft)
+    for path in draft.rglob("*"):
+        to_disk(path)
+    to_disk(draft)
+    draft.rename(folder)
+    to_disk(folder.parent)
+
+
+def to_disk(path: Path) -> None:
+    """Have the system write a file's content, or a folder's entries, to the disk before anything else is done."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def usual_modes(path: Path) -> None:

@@ -35,7 +35,8 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     gpus = float(torch.cuda.is_available()) if spec.resources.gpus is None else spec.resources.gpus
     kind: Literal["cpu", "cuda"] = "cuda" if gpus else "cpu"
     memory = share_of_memory(spec.resources.memory_gb, gpus)
-    rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers)
+    negatives = report.negatives if report is not None else None
+    rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives)
     starts = [_start(spec, start) for start in spec.start]
     if as_json:
         document = {
@@ -96,5 +97,6 @@ def _start_table(starts: list[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for start in starts for name in start))
     table = Table(*names, title="Starting points, tried first", title_justify="left")
     for start in starts:
-        table.add_row(*(f"{start[n]:,}" if n in ("trainable", "total") else str(start.get(n, "")) for n in names))
+        sizes = ("trainable", "total")
+        table.add_row(*(f"{start[n]:,}" if n in sizes and start[n] else str(start.get(n) or "") for n in names))
     return table

@@ -31,6 +31,7 @@ from search.staging import STAND_INS, Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
+from search.tune.trial import device_of
 from search.tune.tuner import concurrency, connect, make_tuner
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
@@ -128,13 +129,13 @@ def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float],
 def _pooled(run: Path, spec: SearchSpec, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
     if load_report(run / "data").pool_depth is not None and read_pool(run / "data") is None:
-        task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(make_pool)
+        task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(make_pool)
         configs = [config.model_dump(mode="json") for config in spec.parsed_space().configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
-                ray.get(task.remote(str(run), configs, spec.resources.gpus > 0))
+                ray.get(task.remote(str(run), configs, device_of(spec.resources.gpus)))
         except RayError as error:
-            reason = str(getattr(error, "cause", error)).strip().splitlines()[0]
+            reason = first_line(getattr(error, "cause", error))
             console.print(f"[red]The dev pool could not be made:[/] {escape(reason)}", highlight=False)
             return False
     if (pool := read_pool(run / "data")) is not None:

@@ -91,7 +91,9 @@ class Staging:
             self._spec = as_begun(self._spec, stored)
         configs = {config.base: config for config in self._spec.parsed_space().configs()}
         with console.status("Fetching " + ", ".join(configs)):
-            commits = {base: fetch(base, config.revision)[1] for base, config in configs.items()}
+            commits = {
+                base: fetch(base, config.revision, code=config.trust_remote_code)[1] for base, config in configs.items()
+            }
         if stored is not None:
             check_same_search(self._spec, stored, self._run)
             for base, commit in stored["record"]["base_commits"].items():

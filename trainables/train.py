@@ -17,13 +17,14 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, evaluate
 from trainables.bases.families import resolve_base
+from trainables.batches.negatives import most_negatives
 from trainables.batches.sampler import batch_sampler_for, training_columns
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
 from trainables.distributed import device_batch, lead, world_size
 from trainables.model.build import build_model, training_prompts
 from trainables.model.precision import Precision, resolve_attention, resolve_device, resolve_precision
-from trainables.plan.memory import fit_to_memory
+from trainables.plan.memory import DeviceKind, fit_to_memory
 from trainables.training.checkpoint import load_weights, save_weights, trainable_parameters
 from trainables.training.losses import make_loss
 from trainables.training.rungs import Rung, best_of, complete_rung, keep_best, rungs_done
@@ -81,7 +82,7 @@ def train(
 
     done = lead(tell_again)
     if not (done and done[-1].rung == done[-1].rungs):
-        config = _fitted(config, place, precision, memory)
+        config = _fitted(config, data, place, precision, memory)
         model = build_model(config, place, cache_folder=cache, keep_tokens=True)
         dev = _DevEvaluation(config, data, report, folder, metric, precision, model)
         if config.method == "none":
@@ -91,14 +92,17 @@ def train(
     return best_of(lead(end), metric)
 
 
-def _fitted(config: TrialConfig, place: torch.device, precision: Precision, memory: int | None) -> TrialConfig:
+def _fitted(
+    config: TrialConfig, data: TrialData, place: torch.device, precision: Precision, memory: int | None
+) -> TrialConfig:
     if memory is None and place.type == "cuda":
         memory = torch.cuda.get_device_properties(place).total_memory
     if memory is None or config.method == "none":
         return config
     attention, _ = resolve_attention(config, resolve_base(config), place)
     share = config.model_copy(update={"batch_size": device_batch(config)})
-    fitted = fit_to_memory(share, memory, "cuda" if place.type == "cuda" else "cpu", precision.name, attention)
+    kind: DeviceKind = "cuda" if place.type == "cuda" else "cpu"
+    fitted = fit_to_memory(share, memory, kind, precision.name, attention, most_negatives(data.train))
     return fitted.model_copy(update={"batch_size": config.batch_size})
 
 

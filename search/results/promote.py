@@ -14,7 +14,7 @@ import ray
 
 from evaluation.compare import compare
 from evaluation.errors import InputError
-from evaluation.files import usual_modes, write_whole
+from evaluation.files import put_in_place, write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
 from search.results.choice import checkpoint_folder, stage
@@ -22,6 +22,8 @@ from search.results.leaderboard import Row, read_leaderboard
 from search.results.table import rate, shown
 from search.screen.summary import UNSEEN
 from search.spec.load import SearchSpec
+from search.spec.record import read_record
+from search.tune.trial import device_of
 from trainables.config import TrialConfig
 
 BENCHMARK = "benchmark.json"
@@ -36,22 +38,30 @@ def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
     task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
-    document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row)))
+    device = device_of(spec.resources.gpus)
+    document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row), device))
     write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
     return document
 
 
-def make_pool(run: str, configs: Sequence[Mapping[str, Any]], gpu: bool) -> None:
+def make_pool(run: str, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
     """Have the searched bases find the passages of the dev pool, on a node that has what a trial needs."""
     from trainables.dev_pool import make_dev_pool
 
     folder = Path(run)
     trials = [TrialConfig.model_validate(config) for config in configs]
-    make_dev_pool(folder / "data", trials, folder / EMBEDDINGS, None if gpu else "cpu")
+    make_dev_pool(folder / "data", trials, folder / EMBEDDINGS, device)
 
 
-def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part."""
+def finish(run: str, name: str, metric: str, row: Mapping[str, Any], device: str | None) -> dict[str, Any]:
+    """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part.
+
+    All of it is in float32, the dev scores that test scores are held against too: those of the trial are of the model
+    before the merge, in the trial's precision.
+
+    Args:
+        device: of the models; null: the first GPU, else the CPU.
+    """
     from sentence_transformers import SentenceTransformer
 
     from evaluation.embedding_cache import EmbeddingCache
@@ -66,17 +76,22 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     start = time.perf_counter()
     new = folder / f".{BEST}.new"
     shutil.rmtree(new, ignore_errors=True)
-    cosine = _export(folder, best, new, name, metric)
+    cosine = _export(folder, best, new, name, metric, device)
     old = folder / f".{BEST}.old"  # of an earlier end of this search, which has gone on since
     shutil.rmtree(old, ignore_errors=True)
     if (folder / BEST).exists():
         (folder / BEST).rename(old)
-    new.rename(folder / BEST)
+    put_in_place(new, folder / BEST)
     shutil.rmtree(old, ignore_errors=True)
     merged = time.perf_counter()
     data = folder / "data"
-    base = trained_model(config.model_copy(update={"method": "none"}), folder)
-    exported = SentenceTransformer(str(folder / BEST), model_kwargs={"use_safetensors": True})
+    base = trained_model(config.model_copy(update={"method": "none"}), folder, device)
+    exported = SentenceTransformer(
+        str(folder / BEST),
+        device=device,
+        model_kwargs={"use_safetensors": True, "dtype": "float32"},
+        trust_remote_code=config.trust_remote_code,
+    )
     metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
     document: dict[str, Any] = {
         "metric": metric,
@@ -110,20 +125,18 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     own = document["protocols"].get(dev_protocol)
     if own:  # a test part without definitions has no scores to hold against dev scores on definitions
         dev = load_task(data, "dev")
-        base_dev = evaluate(base, dev, (metric,), cache=caches[0]).means[metric]
-        best_dev = best.metrics[metric]
+        dev_means = {
+            label: evaluate(model, dev, (metric,), cache=cache).means[metric]
+            for label, model, cache in zip(("base", "best"), (base, exported), caches, strict=True)
+        }
         if (pool := read_pool(data)) is not None:  # the search's scores are of a part of the corpus
-            best_dev = evaluate(exported, dev, (metric,), cache=caches[1]).means[metric]
             document["dev_pool"] = {
                 "passages": len(pool["passages"]),
                 "of": len(dev.corpus),
                 "pooled": best.metrics[metric],
-                "whole": best_dev,
+                "whole": dev_means["best"],
             }
-        document["optimism"] = {
-            "best": optimism(best_dev, own["best"][metric]),
-            "base": optimism(base_dev, own["base"][metric]),
-        }
+        document["optimism"] = {label: optimism(dev_means[label], own[label][metric]) for label in ("best", "base")}
     ended = time.perf_counter()
     document["seconds"] = {"merge": round(merged - start, 2), "benchmark": round(ended - merged, 2)}
     return document
@@ -168,8 +181,7 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         partial = dest.with_name(f".{dest.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(run / BEST, partial)
-        usual_modes(partial)  # of who exports, who may be another than who searched
-        partial.rename(dest)
+        put_in_place(partial, dest)
         return
     row = next((row for row in rows if row.trial == trial), None)
     if row is None:
@@ -178,10 +190,11 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         )
     if not row.checkpoint:
         raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
-    _export(run, row, dest, run.name, metric)
+    device = device_of(read_record(run)["resources"]["gpus"])
+    _export(run, row, dest, run.name, metric, device)
 
 
-def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
+def _export(run: Path, row: Row, dest: Path, name: str, metric: str, device: str | None) -> float:
     from trainables.data.prepared import TrialData
     from trainables.export.export import export_model
 
@@ -189,7 +202,8 @@ def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
     record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
     dev = TrialData.load(run / "data").dev
     probes = list(dev.queries.values()), list(dev.corpus.values())
-    return export_model(config, checkpoint_folder(run, row), dest, *probes, record, model_card(name, row, None))
+    card = model_card(name, row, None)
+    return export_model(config, checkpoint_folder(run, row), dest, *probes, record, card, device)
 
 
 def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:

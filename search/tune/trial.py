@@ -127,7 +127,7 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
             folder=setting.folder,
             metric=setting.metric,
             cache=setting.run / "cache",
-            device=None if setting.resources.gpus else "cpu",  # Ray hides no GPU from trials that ask for none
+            device=device_of(setting.resources.gpus),
             memory=share_of_memory(setting.resources.memory_gb, setting.resources.gpus or 0),
         )
     finally:
@@ -135,6 +135,11 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
             # The trainer's cycles hold the model until they are collected, and the next trial may be another worker's.
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def device_of(gpus: float | None) -> str | None:
+    """Where work that asks Ray for so many GPUs runs; none: the first GPU. Ray hides none from work that asks for 0."""
+    return None if gpus else "cpu"
 
 
 def rung_metric(metric: str) -> str:

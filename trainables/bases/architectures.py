@@ -20,13 +20,11 @@ class Layout:
     roles: role -> paths inside one layer. A role that is absent cannot be adapted alone (fused projections).
     position_offset: positions that the embedding table reserves before the first token (RoBERTa: padding_idx + 1 = 2),
         so that the longest input has max_position_embeddings - position_offset tokens.
-    fast_attention: the architecture has an SDPA and a flash path (DeBERTa's disentangled attention has neither).
     """
 
     layers: str
     roles: dict[Role, tuple[str, ...]]
     position_offset: int = 0
-    fast_attention: bool = True
 
 
 def _bert_like(query: str, key: str, value: str) -> dict[Role, tuple[str, ...]]:
@@ -45,7 +43,7 @@ LAYOUTS: dict[str, Layout] = {
     "roberta": Layout("encoder.layer", _BERT, position_offset=2),
     "xlm-roberta": Layout("encoder.layer", _BERT, position_offset=2),
     "camembert": Layout("encoder.layer", _BERT, position_offset=2),
-    "deberta-v2": Layout("encoder.layer", _bert_like("query_proj", "key_proj", "value_proj"), fast_attention=False),
+    "deberta-v2": Layout("encoder.layer", _bert_like("query_proj", "key_proj", "value_proj")),
 }
 
 # What a projection is called elsewhere, by the last part of its name: for architectures that have no Layout.

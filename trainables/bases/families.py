@@ -143,7 +143,8 @@ class ResolvedBase:
     pooling: sentence-transformers' pooling mode; modes joined by + when the model concatenates several.
     max_length: tokens, prompt and special tokens included. figures: values of transformers' configuration.
     sources: fact -> where it comes from. conflicts: one line for each fact on which two sources differ.
-    packaged: the model brings sentence-transformers' modules.json.
+    packaged: the model brings sentence-transformers' modules.json. foreign: it runs code of its own (trusted by the
+    spec), of which transformers knows neither the modules nor what their figures mean.
     """
 
     name: str
@@ -159,12 +160,7 @@ class ResolvedBase:
     sources: dict[str, str] = field(default_factory=dict)
     conflicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def fast_attention(self) -> bool:
-        """Whether the architecture has an SDPA and a flash path."""
-        layout = architectures.LAYOUTS.get(self.model_type)
-        return layout is None or layout.fast_attention
+    foreign: bool = False
 
 
 def find_family(base: str) -> Family | None:
@@ -221,6 +217,7 @@ def resolve_base(config: TrialConfig) -> ResolvedBase:
         sources=facts.sources,
         conflicts=tuple(facts.conflicts),
         notes=tuple(facts.notes),
+        foreign=config.trust_remote_code and not {"AutoConfig", "AutoModel"}.isdisjoint(figures.get("auto_map") or {}),
     )
 
 

@@ -73,16 +73,17 @@ def find_file(base: str, file: str, revision: str | None = None) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def fetch(base: str, revision: str | None = None) -> tuple[Path, str | None]:
+def fetch(base: str, revision: str | None = None, *, code: bool = False) -> tuple[Path, str | None]:
     """The model's folder with its weights, and the hub commit it is at (None for a local folder).
 
-    Only safetensors weights are downloaded. Raises InputError when there are none, or when the hub has no such model
+    Only safetensors weights are downloaded; code: and the Python files that the model brings, for a base whose code
+    is trusted. Raises InputError when there are none, or when the hub has no such model
     or does not answer.
     """
     folder = local_folder(base)
     commit = None
     if folder is None:
-        folder = _snapshot(base, revision)
+        folder = _snapshot(base, revision, code)
         commit = folder.name
     if not list(folder.rglob("*.safetensors")):
         raise InputError(
@@ -128,13 +129,13 @@ def _demo_folder() -> Path:
 
 
 @functools.cache
-def _snapshot(base: str, revision: str | None) -> Path:
+def _snapshot(base: str, revision: str | None, code: bool) -> Path:
     """The folder in the hub's cache; asked once a process, as the answer takes longer than a warm start."""
     try:
         folder = snapshot_download(
             base,
             revision=revision,
-            allow_patterns=_WANTED,
+            allow_patterns=[*_WANTED, "*.py"] if code else _WANTED,
             ignore_patterns=_UNWANTED,
             local_files_only=not hub_answers(),
         )

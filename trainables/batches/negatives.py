@@ -13,12 +13,14 @@ from filelock import FileLock
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
+from evaluation.embeddings import fitting_batch
 from evaluation.errors import InputError
 from evaluation.files import write_whole
 from evaluation.task import fold
 from trainables.batches.passages import base_key
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
+from trainables.plan.memory import negatives_of_a_pair
 
 DRAWS = 50  # of a random passage, before all are looked through
 # Scores held at once. Where the base ranks a positive low, its negatives rank lower still, so a short list of the
@@ -34,10 +36,13 @@ def with_own(train: Dataset, config: TrialConfig) -> Dataset:
     At most config.hard_negatives of each row are taken, and 1 for loss gist, which has room for no more. A row with
     fewer takes passages of other concepts at random.
     """
-    negatives = list(train["negatives"])
-    room = 1 if config.loss == "gist" else config.hard_negatives
-    most = min(room, max((len(own) for own in negatives), default=0))
-    return _filled(train, negatives, most, config.seed) if most else train
+    most = negatives_of_a_pair(config, most_negatives(train))
+    return _filled(train, list(train["negatives"]), most, config.seed) if most else train
+
+
+def most_negatives(train: Dataset) -> int:
+    """Negatives of the training row that brings the most of its own."""
+    return max(map(len, train["negatives"]), default=0)
 
 
 def with_mined(data: TrialData, config: TrialConfig, model: SentenceTransformer, cache: Path | None = None) -> Dataset:
@@ -87,6 +92,7 @@ def _mine(train: Dataset, model: SentenceTransformer, count: int, margin: float)
         query_prompt_name="query" if "query" in model.prompts else None,
         corpus_prompt_name="document" if "document" in model.prompts else None,
         output_format="labeled-pair",
+        batch_size=fitting_batch(32, max(map(len, [*anchors, *corpus])), model.max_seq_length),
         use_faiss=True,
         verbose=False,
     )

@@ -20,7 +20,7 @@ from trainables.data.beir import beir_folders
 from trainables.data.config import DataConfig
 from trainables.data.rows import PARTS
 from trainables.data.sources import read_once
-from trainables.data.splits import DEV, TEST
+from trainables.data.splits import DEV, TEST, TRAIN
 from trainables.data.survey import Survey, Unseen, matched, survey
 
 NO_SEED = 42
@@ -81,6 +81,7 @@ class DataReport(BaseModel):
         rows: rows of the source. `dropped` and the rows that could not be read are among them.
         dropped: rule -> rows that it took.
         kept: part -> rows. `concepts` and `passages`: part -> how many distinct ones.
+        negatives: of the training row that brings the most; none: not counted.
         concept_sizes: rows of a concept: smallest, median, largest.
         domains: domain -> part -> concepts.
         languages: of a sample of passages, language -> share.
@@ -105,6 +106,7 @@ class DataReport(BaseModel):
     kept: dict[str, int] = {}
     concepts: dict[str, int] = {}
     passages: dict[str, int] = {}
+    negatives: int | None = None
     concept_sizes: dict[str, float] = {}
     domains: dict[str, dict[str, int]] = {}
     languages: dict[str, float] = {}
@@ -230,6 +232,9 @@ def _count(report: DataReport, found: Survey) -> None:
         report.kept[name] = int(own.sum())
         report.concepts[name] = len(np.unique(found.groups_N[own]))
         report.passages[name] = len(np.unique(found.positives_N[own]))
+    with_negatives = found.negative_rows_M[~found.false_negatives_M]
+    counts = np.bincount(with_negatives[found.parts_N[with_negatives] == TRAIN])
+    report.negatives = int(counts.max(initial=0))
     sizes = np.bincount(found.groups_N[found.parts_N >= 0])
     sizes = sizes[sizes > 0]
     if len(sizes):

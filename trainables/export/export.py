@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.files import usual_modes, write_whole
+from evaluation.files import put_in_place, write_whole
 from trainables.config import TrialConfig
 from trainables.export.merge import merged_model, trained_model
 from trainables.export.reload import embed_both
@@ -37,6 +37,7 @@ def export_model(
     passages: Sequence[str],
     record: Mapping[str, Any],
     card: str,
+    device: str | None = None,
 ) -> float:
     """Merge, save, reload in a fresh process, compare, and only then let `dest` appear. Returns the lowest cosine.
 
@@ -45,6 +46,7 @@ def export_model(
             prompt, by the unmerged model here and by the exported one in a process of its own.
         record: goes into `embtune.json`: base, configuration and scores of the model.
         card: the model card, README.md.
+        device: where the models are built; none: the first GPU, else the CPU. The check's own process is on the CPU.
 
     Raises:
         ExportError: a cosine is below 0.9999.
@@ -55,11 +57,11 @@ def export_model(
     dest.parent.mkdir(parents=True, exist_ok=True)
     asked = list(queries[: PROBE_TEXTS // 2])
     probe = {"queries": asked, "passages": list(passages[: PROBE_TEXTS - len(asked)])}
-    expected_ND = embed_both(trained_model(config, checkpoint), probe)
+    expected_ND = embed_both(trained_model(config, checkpoint, device), probe)
     aside = Path(tempfile.mkdtemp(prefix=f".{dest.name}-", dir=dest.parent))
     try:
         with no_bars():
-            merged_model(config, checkpoint).save_pretrained(
+            merged_model(config, checkpoint, device).save_pretrained(
                 str(aside), create_model_card=False, safe_serialization=True
             )
         if config.method == "lora":
@@ -68,21 +70,21 @@ def export_model(
                 shutil.copy(checkpoint / name, aside / "adapter" / name)
         write_whole(aside / RECORD, json.dumps(dict(record), indent=1, ensure_ascii=False))
         write_whole(aside / "README.md", card)
-        cosine = _reloaded_cosine(aside, probe, expected_ND)
+        cosine = _reloaded_cosine(aside, probe, expected_ND, config.trust_remote_code)
         if not cosine >= MIN_COSINE:
             raise ExportError(f"{dest}: the reloaded model differs from the trained one (lowest cosine {cosine:.6f})")
-        usual_modes(aside)
-        aside.rename(dest)
+        put_in_place(aside, dest)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return cosine
 
 
-def _reloaded_cosine(folder: Path, texts: dict[str, list[str]], expected_ND: np.ndarray) -> float:
+def _reloaded_cosine(folder: Path, texts: dict[str, list[str]], expected_ND: np.ndarray, code: bool) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         inputs, outputs = Path(scratch) / "texts.json", Path(scratch) / "embeddings.npy"
         inputs.write_text(json.dumps(texts))
         command = [sys.executable, "-m", "trainables.export.reload", str(folder), str(inputs), str(outputs)]
+        command += ["--trust-remote-code"] if code else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import cast_adapter_dtype
@@ -27,14 +28,14 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from evaluation.errors import InputError
-from evaluation.files import usual_modes
+from evaluation.files import put_in_place
 from trainables.bases import hub
 from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.distributed import lead
 from trainables.model.adapters import lora_config, trained_names
 from trainables.model.kept_tokens import Tokens
-from trainables.model.precision import AttentionName, resolve_attention, resolve_device, resolve_precision
+from trainables.model.precision import AttentionName, resolve_attention, resolve_device, resolve_weights
 
 ADAPTER = "default"
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
@@ -61,9 +62,9 @@ def build_model(
     """
     place = resolve_device(device)
     base = resolve_base(config)
-    weights = torch.float32 if config.method == "full" else dtype or resolve_precision(config, place).weights
-    attention, _ = resolve_attention(config, base, place)
-    folder, _ = hub.fetch(config.base, config.revision)
+    weights = resolve_weights(config, place, dtype)
+    attention, _ = resolve_attention(config, base, place, dtype)
+    folder, _ = hub.fetch(config.base, config.revision, code=config.trust_remote_code)
     key = (str(folder), base.pooling, weights, attention, str(place), config.trust_remote_code)
     loaded = _BASES.pop(key, None)
     if loaded is None:
@@ -103,7 +104,7 @@ def forget_bases() -> None:
     _BASES.clear()
 
 
-_BASES: dict[tuple[str, str, torch.dtype, str, str, bool], tuple[SentenceTransformer, Tokens]] = {}
+_BASES: dict[tuple[str, str, torch.dtype, str | None, str, bool], tuple[SentenceTransformer, Tokens]] = {}
 
 
 def _transformer(model: SentenceTransformer) -> PreTrainedModel:
@@ -155,7 +156,7 @@ def _load(
     folder: Path,
     base: ResolvedBase,
     dtype: torch.dtype,
-    attention: AttentionName,
+    attention: AttentionName | None,
     device: torch.device,
     trust_remote_code: bool,
     cache_folder: Path | None,
@@ -179,10 +180,12 @@ def _stamp(folder: Path) -> str:
 
 
 def _read(
-    folder: Path, base: ResolvedBase, dtype: torch.dtype, attention: AttentionName, trust_remote_code: bool
+    folder: Path, base: ResolvedBase, dtype: torch.dtype, attention: AttentionName | None, trust_remote_code: bool
 ) -> SentenceTransformer:
     """Read a model's folder on the CPU: its own modules, or encoder + pooling + normalisation for a raw encoder."""
-    model_kwargs = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True}
+    model_kwargs: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    if attention is not None:
+        model_kwargs["attn_implementation"] = attention
     with no_bars():
         if (folder / "modules.json").is_file():
             model = SentenceTransformer(
@@ -216,9 +219,8 @@ def _convert(load: Callable[[Path], SentenceTransformer], source: Path, folder: 
     try:
         with no_bars():
             model.save(str(aside), create_model_card=False)
-        usual_modes(aside)
         with contextlib.suppress(OSError):  # another worker's folder is there: it holds the same bytes
-            aside.rename(folder)
+            put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from transformers import CONFIG_MAPPING, MODEL_MAPPING
 from transformers.utils import is_flash_attn_2_available
 
 from evaluation.errors import InputError
@@ -13,6 +14,24 @@ from trainables.bases.families import ResolvedBase
 from trainables.config import TrialConfig
 
 AttentionName = Literal["eager", "sdpa", "flash_attention_2"]
+AMPERE = (8, 0)  # compute capability; flash-attn 2 has no kernels for older GPUs
+
+
+@dataclass(frozen=True)
+class Device:
+    """What of a device decides how a trial computes on it.
+
+    Attributes:
+        kind: cpu, cuda, or another of torch's names.
+        bf16: it multiplies bf16 matrices itself (Ampere or newer; AMX or AVX512-BF16 on a CPU).
+        capability: compute capability of a CUDA device; none on others.
+        flash_attn: the flash-attn package is installed.
+    """
+
+    kind: str
+    bf16: bool = False
+    capability: tuple[int, int] | None = None
+    flash_attn: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,45 +64,82 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def resolve_precision(config: TrialConfig, device: str | torch.device | None = None) -> Precision:
+def describe(device: str | torch.device | None = None) -> Device:
+    """What this machine says of one of its devices; none: as resolve_device."""
+    place = resolve_device(device)
+    if place.type == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Device("cuda", bf16, torch.cuda.get_device_capability(place), is_flash_attn_2_available())
+    if place.type != "cpu":
+        return Device(place.type)
+    says = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return Device("cpu", bool(says.get("amx_bf16") or says.get("avx512_bf16")))
+
+
+def resolve_precision(config: TrialConfig, device: Device | str | torch.device | None = None) -> Precision:
     """The trial's precision on `device`.
 
-    auto is bf16 where the processor multiplies bf16 matrices itself (Ampere or newer; AMX or AVX512-BF16 on a CPU),
-    else fp16 on a GPU and fp32 on a CPU. Raises InputError for fp16 on a CPU, where gradients underflow unscaled.
+    auto is bf16 where the device multiplies bf16 matrices itself, else fp16 on a GPU and fp32 on a CPU. Raises
+    InputError for fp16 on a CPU, where gradients underflow unscaled.
     """
-    kind = resolve_device(device).type
+    place = device if isinstance(device, Device) else describe(device)
     if config.precision == "auto":
-        if _native_bf16(kind):
+        if place.bf16:
             return Precision("bf16")
-        return Precision("fp16" if kind == "cuda" else "fp32")
-    if config.precision == "fp16" and kind == "cpu":
+        return Precision("fp16" if place.kind == "cuda" else "fp32")
+    if config.precision == "fp16" and place.kind == "cpu":
         raise InputError("precision: fp16 needs a GPU, expected auto, bf16 or fp32 on a CPU")
     return Precision(config.precision)
 
 
-def resolve_attention(
-    config: TrialConfig, base: ResolvedBase, device: str | torch.device | None = None
-) -> tuple[AttentionName, str | None]:
-    """The attention implementation, and a note when it is not what was asked or wished for.
+def resolve_weights(
+    config: TrialConfig, device: Device | str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> torch.dtype:
+    """The dtype of the base's weights: float32 where they are trained, else `dtype`, else the precision's."""
+    return torch.float32 if config.method == "full" else dtype or resolve_precision(config, device).weights
 
-    flash_attention_2 also drops the padding (sentence-transformers packs the texts of a batch into one sequence).
+
+def resolve_attention(
+    config: TrialConfig,
+    base: ResolvedBase,
+    device: Device | str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[AttentionName | None, str | None]:
+    """The attention implementation (none: what the base's own code takes), and a note when it is not what was asked.
+
+    Flash attention takes 16-bit numbers alone. Where the weights are float32 it gets them from autocast, under which
+    only the training and the dev evaluation run: whatever else embeds with the model would fail. So it is for 16-bit
+    weights under a 16-bit precision, on GPUs that it has kernels for. It also drops the padding (sentence-transformers
+    packs the texts of a batch into one sequence).
+
+    Args:
+        dtype: of the frozen weights, instead of the precision's (float32 to merge).
     """
-    half = resolve_precision(config, device).name != "fp32"
-    flash_fits = resolve_device(device).type == "cuda" and half and is_flash_attn_2_available()
-    if not base.fast_attention:
+    if base.foreign and config.attention == "auto":
+        return None, None
+    sdpa, flash = (True, True) if base.foreign else _kernels(base.model_type)
+    if not sdpa:
         note = f"{base.name}: {base.model_type} attention has no SDPA or flash path: eager"
         return "eager", None if config.attention == "eager" else note
-    if config.attention == "flash_attention_2" and not flash_fits:
-        return "sdpa", f"{base.name}: flash attention needs the flash-attn package, a GPU and 16-bit precision: sdpa"
+    if config.attention in ("eager", "sdpa"):
+        return config.attention, None
+    place = device if isinstance(device, Device) else describe(device)
+    half = (torch.bfloat16, torch.float16)
+    sixteen_bit = resolve_weights(config, place, dtype) in half and resolve_precision(config, place).weights in half
+    if flash and sixteen_bit and place.flash_attn and place.capability is not None and place.capability >= AMPERE:
+        return "flash_attention_2", None
     if config.attention == "auto":
-        return ("flash_attention_2" if flash_fits else "sdpa"), None
-    return config.attention, None
+        return "sdpa", None
+    needs = "the flash-attn package, an Ampere or newer GPU and frozen weights in 16-bit precision"
+    if not flash:
+        needs = f"an architecture with a flash path, {base.model_type} has none"
+    return "sdpa", f"{base.name}: flash attention needs {needs}: sdpa"
 
 
-def _native_bf16(kind: str) -> bool:
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if kind != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+def _kernels(model_type: str) -> tuple[bool, bool]:
+    """Whether the architecture has an SDPA and a flash path, as its class in transformers says."""
+    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_MAPPING:
+        return False, False
+    found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
+    architecture: Any = found[0] if isinstance(found, tuple) else found
+    return bool(architecture._supports_sdpa), bool(architecture._supports_flash_attn)

@@ -35,6 +35,7 @@ from evaluation.errors import InputError
 from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.model.adapters import resolve_targets, trained_names
+from trainables.model.precision import AttentionName
 
 GIB = 1024**3
 RUNTIME = {"cuda": 0.6 * GIB, "cpu": 0.6 * GIB}  # CUDA's context and kernels; torch and transformers in a process
@@ -97,10 +98,14 @@ def estimate_memory(
     config: TrialConfig,
     device: DeviceKind,
     precision: Literal["bf16", "fp16", "fp32"],
-    attention: Literal["eager", "sdpa", "flash_attention_2"],
+    attention: AttentionName | None,
     base: ResolvedBase | None = None,
+    own_negatives: int | None = None,
 ) -> Memory:
-    """Estimated peak memory of a trial whose texts are all of its maximum length; see the module's formula."""
+    """Estimated peak memory of a trial whose texts are all of its maximum length; see the module's formula.
+
+    own_negatives: of the training row that brings the most; none: unknown.
+    """
     base = base or resolve_base(config)
     counts = _count(config, meta_model(base))
     frozen = counts.total - counts.trainable
@@ -108,9 +113,10 @@ def estimate_memory(
     weights = 4 * counts.total if config.method == "full" else value * frozen + 4 * counts.trainable
     if config.method == "full" and precision != "fp32":
         weights += 2 * counts.trainable
-    tokens, length = _tokens(config, base)
+    texts = 2 + negatives_of_a_pair(config, own_negatives)
+    tokens, length = _tokens(config, base, texts)
     activations, workspace = _activations(config, base, device, precision, attention, tokens, length)
-    workspace += 3 * 4 * config.batch_size**2 * (_texts(config) - 1)
+    workspace += 3 * 4 * config.batch_size**2 * (texts - 1)
     if config.method == "none":
         activations = 0
     return Memory(
@@ -142,24 +148,29 @@ def fit_to_memory(
     device_memory: int,
     device: DeviceKind,
     precision: Literal["bf16", "fp16", "fp32"],
-    attention: Literal["eager", "sdpa", "flash_attention_2"],
+    attention: AttentionName | None,
+    own_negatives: int | None = None,
 ) -> TrialConfig:
     """The configuration, changed so that its estimate fits in `device_memory` bytes; unchanged where it fits already.
 
     The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass) with
     the largest micro-batch that fits, a power of two of tokens; then gradient checkpointing besides.
-    Raises InputError when not even one text at a time fits.
+    own_negatives: see estimate_memory. A base that runs code of its own is left as it is: what its figures mean is
+    not known. Raises InputError when not even one text at a time fits.
     """
     budget = int(HEADROOM * device_memory)
     base = resolve_base(config)
+    if base.foreign:
+        return config
 
     def needs(candidate: TrialConfig) -> int:
-        return estimate_memory(candidate, device, precision, attention, base).total
+        return estimate_memory(candidate, device, precision, attention, base, own_negatives).total
 
     if needs(config) <= budget:
         return config
     length = min(config.max_length or base.max_length, base.max_length)
-    largest = config.micro_batch_tokens or config.batch_size * _texts(config) * length
+    texts = 2 + negatives_of_a_pair(config, own_negatives)
+    largest = config.micro_batch_tokens or config.batch_size * texts * length
     smallest = max(MIN_MICRO_BATCH, length)
     for checkpointing in dict.fromkeys((config.gradient_checkpointing, True)):
         tokens = 1 << (largest - 1).bit_length()
@@ -175,15 +186,22 @@ def fit_to_memory(
     )
 
 
-def _texts(config: TrialConfig) -> int:
-    """Texts of a pair: anchor, positive, and negatives, mined or asked for beyond the default."""
-    return 2 + (config.hard_negatives if config.batches == "mined" or config.hard_negatives > 1 else 0)
+def negatives_of_a_pair(config: TrialConfig, own: int | None) -> int:
+    """Negatives that a training pair has in a trial: mined ones, or the data's own.
+
+    own: of the training row that brings the most; none: unknown, and taken for as many as the configuration asks for
+    beyond the default.
+    """
+    if config.batches == "mined":
+        return config.hard_negatives
+    room = 1 if config.loss == "gist" else config.hard_negatives
+    return min(room, own) if own is not None else room if room > 1 else 0
 
 
-def _tokens(config: TrialConfig, base: ResolvedBase) -> tuple[int, int]:
-    """Tokens whose activations are held at once, and tokens of a text."""
+def _tokens(config: TrialConfig, base: ResolvedBase, texts: int) -> tuple[int, int]:
+    """Tokens whose activations are held at once, and tokens of a text; `texts` of a pair."""
     length = min(config.max_length or base.max_length, base.max_length)
-    tokens = config.batch_size * _texts(config) * length
+    tokens = config.batch_size * texts * length
     return (min(tokens, max(config.micro_batch_tokens, length)) if config.micro_batch_tokens else tokens), length
 
 
@@ -192,7 +210,7 @@ def _activations(
     base: ResolvedBase,
     device: DeviceKind,
     precision: str,
-    attention: str,
+    attention: str | None,
     tokens: int,
     length: int,
 ) -> tuple[float, float]:
@@ -205,7 +223,7 @@ def _activations(
         a_token = e * ((10 if precision == "fp32" else 18) * h + 2 * f)
     else:
         a_token = e * ((7 if precision == "fp32" else 11) * h + f)
-    kept = {"eager": 3 * e, "sdpa": 12 if device == "cpu" else 0}.get(attention, 0)
+    kept = {"eager": 3 * e, "sdpa": 12 if device == "cpu" else 0}.get(attention or "", 0)
     scores = kept * heads * length
     a_layer = 0
     if base.model_type == "deberta-v2" and getattr(figures, "relative_attention", False):

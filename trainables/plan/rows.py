@@ -13,7 +13,15 @@ from rich.table import Table
 from evaluation.errors import InputError
 from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
-from trainables.model.precision import Precision, resolve_attention, resolve_precision
+from trainables.model.precision import (
+    AMPERE,
+    AttentionName,
+    Device,
+    Precision,
+    describe,
+    resolve_attention,
+    resolve_precision,
+)
 from trainables.plan.memory import GIB, HEADROOM, DeviceKind, count_parameters, estimate_memory, fit_to_memory
 
 
@@ -21,7 +29,8 @@ from trainables.plan.memory import GIB, HEADROOM, DeviceKind, count_parameters, 
 class PlanRow:
     """One configuration of a plan. Memory in bytes; steps are optimizer steps, None when the data is unknown.
 
-    fits: whether the estimate stays under the device's memory, None when that is unknown. advice: the fields of the
+    trainable, total, share, memory: None for a base that runs code of its own: only its weights would tell. fits:
+    whether the estimate stays under the device's memory, None when that is unknown. advice: the fields of the
     configuration that would make it fit.
     """
 
@@ -35,11 +44,11 @@ class PlanRow:
     batch_size: int
     max_length: int
     precision: str
-    attention: str
-    trainable: int
-    total: int
-    share: float
-    memory: int
+    attention: AttentionName | None
+    trainable: int | None
+    total: int | None
+    share: float | None
+    memory: int | None
     steps: int | None
     fits: bool | None
     advice: dict[str, Any]
@@ -56,13 +65,15 @@ def plan_rows(
     device: DeviceKind | None = None,
     device_memory: int | None = None,
     workers: int = 1,
+    own_negatives: int | None = None,
 ) -> list[PlanRow]:
     """One row for each configuration.
 
     train_pairs: pairs of the training part, for the number of steps. device: what the trials run on; none: what this
     machine has. device_memory: bytes of it that a trial may take; none: a GPU's own memory when it is one of this
-    machine, else unknown. workers: processes that share out a trial's batches, each on such a device. Nothing is
-    downloaded but small JSON files, and those only when the hub answers.
+    machine, else unknown. workers: processes that share out a trial's batches, each on such a device. own_negatives: of
+    the training row that brings the most; none: unknown. Nothing is downloaded but small JSON files, and those only
+    when the hub answers.
 
     Raises:
         InputError: an unknown base, targets that match nothing, a max_length beyond the base's positions.
@@ -70,7 +81,7 @@ def plan_rows(
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_memory is None and kind == "cuda" and torch.cuda.is_available():
         device_memory = torch.cuda.get_device_properties(0).total_memory
-    return [_row(config, train_pairs, kind, device_memory, workers) for config in configs]
+    return [_row(config, train_pairs, kind, device_memory, workers, own_negatives) for config in configs]
 
 
 def optimizer_steps(config: TrialConfig, train_pairs: int) -> int:
@@ -104,7 +115,7 @@ def plan_table(rows: Sequence[PlanRow], title: str | None = None, width: int = 1
 
 
 def _cells(row: PlanRow) -> dict[str, str]:
-    memory = f"{row.memory / GIB:.1f} GiB"
+    memory = "?" if row.memory is None else f"{row.memory / GIB:.1f} GiB"
     if row.fits is False:
         memory += " !" if not row.advice else " *"
     targets = (row.targets or "-") + (f", last {row.last_n}" if row.last_n else "") + (" DoRA" if row.dora else "")
@@ -115,9 +126,9 @@ def _cells(row: PlanRow) -> dict[str, str]:
         "r": str(row.r or "-"),
         "batch": str(row.batch_size),
         "length": str(row.max_length),
-        "trainable": f"{row.trainable:,}",
-        "all": f"{row.total:,}",
-        "share": f"{row.share:.4%}",
+        "trainable": "?" if row.trainable is None else f"{row.trainable:,}",
+        "all": "?" if row.total is None else f"{row.total:,}",
+        "share": "?" if row.share is None else f"{row.share:.4%}",
         "memory": memory,
         "steps": "?" if row.steps is None else str(row.steps),
     }
@@ -129,18 +140,27 @@ def plan_notes(rows: Sequence[PlanRow]) -> list[str]:
 
 
 def _row(
-    config: TrialConfig, train_pairs: int | None, kind: DeviceKind, device_memory: int | None, workers: int
+    config: TrialConfig,
+    train_pairs: int | None,
+    kind: DeviceKind,
+    device_memory: int | None,
+    workers: int,
+    own_negatives: int | None,
 ) -> PlanRow:
     base = resolve_base(config)
     precision, attention, note = _arithmetic(config, base, kind)
-    counts = count_parameters(config, base)
+    counts = None if base.foreign else count_parameters(config, base)
     share = config.model_copy(update={"batch_size": config.batch_size // workers})
-    memory = estimate_memory(share, kind, precision.name, attention, base).total
-    fits = None if device_memory is None else memory <= HEADROOM * device_memory
+    memory = None
+    if base.foreign:
+        note = f"{config.base}: runs code of its own, so its parameters and memory are known once it is loaded"
+    else:
+        memory = estimate_memory(share, kind, precision.name, attention, base, own_negatives).total
+    fits = None if device_memory is None or memory is None else memory <= HEADROOM * device_memory
     advice: dict[str, Any] = {}
     if fits is False and device_memory is not None:
         try:
-            fitted = fit_to_memory(share, device_memory, kind, precision.name, attention)
+            fitted = fit_to_memory(share, device_memory, kind, precision.name, attention, own_negatives)
         except InputError as error:
             note = "; ".join(filter(None, (note, str(error))))
         else:
@@ -162,9 +182,9 @@ def _row(
         max_length=base.max_length,
         precision=precision.name,
         attention=attention,
-        trainable=counts.trainable,
-        total=counts.total,
-        share=counts.share,
+        trainable=counts.trainable if counts else None,
+        total=counts.total if counts else None,
+        share=counts.share if counts else None,
         memory=memory,
         steps=None if train_pairs is None else optimizer_steps(config, train_pairs),
         fits=fits,
@@ -173,10 +193,11 @@ def _row(
     )
 
 
-def _arithmetic(config: TrialConfig, base: ResolvedBase, kind: DeviceKind) -> tuple[Precision, Any, str | None]:
+def _arithmetic(
+    config: TrialConfig, base: ResolvedBase, kind: DeviceKind
+) -> tuple[Precision, AttentionName | None, str | None]:
     """Precision and attention on a device that this machine may lack: a GPU is then taken to be Ampere or newer."""
-    if kind == "cuda" and not torch.cuda.is_available():
-        precision = Precision("bf16" if config.precision == "auto" else config.precision)
-        attention = "sdpa" if base.fast_attention else "eager"
-        return precision, attention, None
-    return resolve_precision(config, kind), *resolve_attention(config, base, kind)
+    here = kind != "cuda" or torch.cuda.is_available()
+    place = describe(kind) if here else Device("cuda", bf16=True, capability=AMPERE)
+    attention, note = resolve_attention(config, base, place)
+    return resolve_precision(config, place), attention, note if here else None

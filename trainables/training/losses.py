@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,
@@ -31,7 +33,8 @@ def make_loss(model: SentenceTransformer, config: TrialConfig, guide: SentenceTr
                     the library's means against false negatives, of the same concept or not.
 
     Where config.micro_batch_tokens is set, gradients are cached (arXiv 2101.06983): a batch of any size in the memory
-    of so many tokens, for one more forward pass. On several devices negatives are gathered over all of them.
+    of so many tokens, padding included, for one more forward pass. On several devices negatives are gathered over all
+    of them.
 
     Args:
         model: the trial's model.
@@ -55,10 +58,43 @@ def make_loss(model: SentenceTransformer, config: TrialConfig, guide: SentenceTr
     }
     loss: nn.Module
     if config.micro_batch_tokens:
-        loss = CachedMultipleNegativesRankingLoss(model, mini_batch_num_tokens=config.micro_batch_tokens, **options)
+        loss = _MNRLInPieces(model, mini_batch_num_tokens=config.micro_batch_tokens, **options)
     else:
         loss = MultipleNegativesRankingLoss(model, **options)
     return _matryoshka(model, loss, config.matryoshka) if config.matryoshka else loss
+
+
+class _InPieces(nn.Module):
+    """Before a cached loss of the library: no micro-batch holds more tokens than was said, its padding included.
+
+    The library fills a micro-batch by the texts' own tokens and pads it to the longest: one text of 500 tokens among 31
+    of 20 would be 1,120 tokens to it and 16,000 to the memory. So a micro-batch of padded texts is a number of them
+    here, by the longest of the batch. Texts that are packed without padding, for flash attention, it counts rightly.
+    """
+
+    mini_batch_size: int
+    mini_batch_num_tokens: int | None
+
+    def __init__(self, *arguments: Any, mini_batch_num_tokens: int, **options: Any) -> None:
+        super().__init__(*arguments, mini_batch_num_tokens=mini_batch_num_tokens, **options)
+        self._tokens = mini_batch_num_tokens
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: torch.Tensor) -> torch.Tensor:
+        features = list(sentence_features)
+        packed = any("cu_seq_lens_q" in column for column in features)
+        self.mini_batch_num_tokens = self._tokens if packed else None
+        if not packed:
+            self.mini_batch_size = max(1, self._tokens // max(column["input_ids"].shape[1] for column in features))
+        value: torch.Tensor = super().forward(features, labels)
+        return value
+
+
+class _MNRLInPieces(_InPieces, CachedMultipleNegativesRankingLoss):
+    pass
+
+
+class _GISTInPieces(_InPieces, CachedGISTEmbedLoss):
+    pass
 
 
 def _gist(
@@ -68,7 +104,7 @@ def _gist(
         guide = build_model(config.model_copy(update={"method": "none"}), model.device)
     options: dict[str, Any] = {"temperature": config.temperature, "gather_across_devices": gather}
     if config.micro_batch_tokens:
-        return CachedGISTEmbedLoss(model, guide, mini_batch_num_tokens=config.micro_batch_tokens, **options)
+        return _GISTInPieces(model, guide, mini_batch_num_tokens=config.micro_batch_tokens, **options)
     return GISTEmbedLoss(model, guide, **options)
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 
-import torch
-
 from evaluation.errors import first_line
+from evaluation.out_of_memory import free_memory, is_out_of_memory
 from trainables.config import TrialConfig
 from trainables.training.sanity import TrialFailed
 
 LONGEST = 512  # tokens of a text where the configuration leaves the length to the base
 SMALLEST = 64  # tokens of a micro-batch, as TrialConfig has it
-# What torch says on the CPU, and cuBLAS when its workspace does not fit.
-MESSAGES = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def train_in_memory(
@@ -47,9 +43,7 @@ def train_in_memory(
             if not is_out_of_memory(error) or config.method == "none":
                 raise
             reason = first_line(error)[:200]
-    # Only now: the exception held the frames, and they the tensors.
-    gc.collect()
-    torch.cuda.empty_cache()
+    free_memory()
     tokens = micro_batch(config, workers)
     failure = f"out of memory, with micro-batches of {tokens} tokens too: {reason}"
     if kills > 1:
@@ -61,13 +55,6 @@ def train_in_memory(
         if is_out_of_memory(error):
             raise TrialFailed(failure, config) from None
         raise
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of a GPU or of the machine."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
 def micro_batch(config: TrialConfig, workers: int = 1) -> int:

@@ -8,12 +8,11 @@ rung's weights alone. Scores stay for every rung.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from evaluation.files import write_whole
+from evaluation.files import to_disk, write_whole
 from evaluation.retrieval import Scores
 
 MARKER = "rung.json"
@@ -71,7 +70,8 @@ def complete_rung(rung: Rung, scores: Scores, metric: str) -> None:
     folder = Path(rung.folder)
     folder.mkdir(parents=True, exist_ok=True)
     scores.save(folder / SCORES)
-    _to_disk(folder)
+    for path in folder.iterdir():  # the marker must not outlive a power cut that they do not
+        to_disk(path)
     write_whole(folder / MARKER, json.dumps(asdict(rung)))
     done = rungs_done(folder.parent)
     best = best_of(done, metric)
@@ -97,13 +97,6 @@ def keep_best(folder: Path, metric: str) -> None:
 def best_of(done: list[Rung], metric: str) -> Rung:
     """The rung with the best score, the earliest of equals."""
     return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
-
-
-def _to_disk(folder: Path) -> None:
-    """Have the system write the files out: the marker must not outlive a power cut that they do not."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def drop_resume_state(folder: Path) -> None:

@@ -29,7 +29,8 @@ class TrialFailed(RuntimeError):  # noqa: N818  # it is a state of a trial
 class SanityGate(TrainerCallback):
     """Ends a trial that trains nothing.
 
-    After 2, 4, 8, ... optimizer steps it compares the trained weights and the embedding of `probe` with those at the
+    After 2, 4, 8, ... optimizer steps that were taken (fp16's gradient scaler leaves out those that overflow, the first
+    few as a rule) it compares the trained weights and the embedding of `probe` with those at the
     start, and is content once both have changed. It waits at most until the warm-up is over, because the first steps of
     a long one are too small to show in 16-bit arithmetic. A loss that is logged as NaN or infinite ends the trial at
     once; the trainer must run with logging_nan_inf_filter=False, or it hides them.
@@ -42,6 +43,7 @@ class SanityGate(TrainerCallback):
         self._weights: list[torch.Tensor] = []
         self._embedding = torch.empty(0)
         self._begin = 0
+        self._taken = 0  # optimizer steps since then
         self._passed = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -54,20 +56,23 @@ class SanityGate(TrainerCallback):
             raise TrialFailed("nothing is trained: no weight has requires_grad", self._config)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        steps = state.global_step - self._begin
+        if self._passed or (taken := _taken(kwargs["optimizer"])) == self._taken:
+            return
+        self._taken = taken
         # Powers of two: a check costs one short encoding, and few are needed.
-        if self._passed or steps < 2 or steps & (steps - 1):
+        if self._taken < 2 or self._taken & (self._taken - 1):
             return
         stuck = self._stuck()
         if stuck is None:
             self._passed = True
-        elif state.global_step > args.get_warmup_steps(state.max_steps) + 1:
-            raise TrialFailed(f"after {steps} optimizer steps {stuck}", self._config)
+        elif self._taken > args.get_warmup_steps(state.max_steps) + 1:
+            raise TrialFailed(f"after {self._taken} optimizer steps {stuck}", self._config)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         steps = state.global_step - self._begin
         if steps and not self._passed and (stuck := self._stuck()):
-            raise TrialFailed(f"after all {steps} optimizer steps {stuck}", self._config)
+            skipped = f" ({steps - self._taken} left out, their gradients overflowed)" if self._taken < steps else ""
+            raise TrialFailed(f"after all {steps} optimizer steps{skipped} {stuck}", self._config)
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
@@ -102,3 +107,12 @@ class SanityGate(TrainerCallback):
         embedding = self._model.encode_query(self._probe, convert_to_tensor=True, show_progress_bar=False)
         self._model.train(training)
         return embedding.float().cpu()
+
+
+def _taken(optimizer: Any) -> int:
+    """Optimizer steps that were taken, as the optimizer itself counts them.
+
+    The trainer counts those that were left out too. So does accelerate where the optimizer is fused, transformers'
+    default: torch's gradient scaler calls its step all the same, and the step itself does nothing.
+    """
+    return max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from evaluation.out_of_memory import is_out_of_memory
 from tests.conftest import TinyBase
 from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
 from trainables.train import train
-from trainables.training.out_of_memory import is_out_of_memory, micro_batch, train_in_memory
+from trainables.training.out_of_memory import micro_batch, train_in_memory
 from trainables.training.sanity import TrialFailed
 
 REPOSITORY = Path(__file__).parents[3]

@@ -13,6 +13,7 @@ import pytest
 from evaluation.errors import InputError
 from evaluation.task import fold
 from tests.conftest import TinyBase
+from trainables.batches.negatives import most_negatives
 from trainables.batches.passages import passage_embeddings
 from trainables.batches.sampler import batch_sampler_for, training_columns
 from trainables.config import TrialConfig
@@ -223,6 +224,7 @@ def test_own_negatives_come_first_and_rows_without_are_filled(tmp_path: Path, ti
             assert len({row[name] for name in columns}) == len(columns)
     gist, _ = batch_sampler_for(_trial(tiny_base("bert"), hard_negatives=2, loss="gist"), data, model, None)
     assert training_columns(gist) == ["anchor", "positive", "negative_1"]
+    assert load_report(data.folder).negatives == most_negatives(data.train) == 2  # what memory is estimated by
 
 
 def test_refresh_embeds_with_the_model_as_it_is(tmp_path: Path, tiny_base: TinyBase) -> None:

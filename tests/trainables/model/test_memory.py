@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -13,7 +15,7 @@ from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.model.adapters import lora_config
 from trainables.model.build import build_model
-from trainables.plan.memory import GIB, count_parameters, estimate_memory, fit_to_memory
+from trainables.plan.memory import GIB, HEADROOM, count_parameters, estimate_memory, fit_to_memory
 from trainables.plan.rows import optimizer_steps, plan_notes, plan_rows, plan_table
 
 E5 = "intfloat/multilingual-e5-large-instruct"
@@ -127,6 +129,34 @@ def test_estimate_grows_with_what_it_should() -> None:
     assert total(micro_batch_tokens=256) < lora
     # Full fine-tuning: float32 masters, gradients and two moments of 560 million parameters are 8.3 GiB alone.
     assert total(method="full") - total(method="none") > 8 * GIB
+
+
+def test_the_data_s_own_negatives_are_texts_of_a_pair_too() -> None:
+    """As many as the training rows bring and the configuration takes: a third text beside anchor and positive."""
+
+    def held(own: int | None, **fields: Any) -> int:
+        config = TrialConfig.model_validate({"base": E5, "batch_size": 8, "max_length": 128, **fields})
+        return estimate_memory(config, "cuda", "bf16", "sdpa", own_negatives=own).activations
+
+    pair = held(0)
+    assert held(1) == pytest.approx(1.5 * pair)
+    assert held(5) == held(1)
+    assert held(5, hard_negatives=3) == pytest.approx(2.5 * pair)
+    assert held(2, hard_negatives=3) == pytest.approx(2 * pair)
+    assert held(0, hard_negatives=3) == pair
+    assert held(5, hard_negatives=3, loss="gist") == held(1)  # it has room for one
+    assert held(0, hard_negatives=3, batches="mined") == pytest.approx(2.5 * pair)  # mined where the data has none
+
+
+def test_a_batch_that_fits_without_negatives_is_cut_where_the_data_has_them() -> None:
+    config = TrialConfig(base=E5, batch_size=16, max_length=512)
+    room = int(estimate_memory(config, "cuda", "bf16", "sdpa", own_negatives=0).total / HEADROOM) + 1
+    assert fit_to_memory(config, room, "cuda", "bf16", "sdpa", own_negatives=0) == config
+    fitted = fit_to_memory(config, room, "cuda", "bf16", "sdpa", own_negatives=1)
+    assert fitted.micro_batch_tokens
+    (row,) = plan_rows([config], device="cuda", device_memory=room, own_negatives=1)
+    assert row.fits is False
+    assert row.advice == {"micro_batch_tokens": fitted.micro_batch_tokens}
 
 
 def test_fit_to_memory_keeps_the_experiment() -> None:

@@ -20,7 +20,7 @@ from trainables.config import TrialConfig
 from trainables.export.merge import merged_model, trained_model
 from trainables.model.build import build_model, forget_bases, own_weights, training_prompts
 from trainables.model.precision import resolve_attention, resolve_precision
-from trainables.model.stand_ins import make_stand_in
+from trainables.model.stand_ins import make_encoder, make_stand_in
 from trainables.training.checkpoint import save_weights
 from trainables.training.sanity import SanityGate
 
@@ -240,6 +240,14 @@ def test_deberta_falls_back_to_eager_with_a_note(tiny_base: TinyBase) -> None:
         assert build_model(config, "cpu").transformers_model.config._attn_implementation == "eager"  # type: ignore[union-attr]
     config = _config(tiny_base("bert"))
     assert resolve_attention(config, resolve_base(config), "cpu") == ("sdpa", None)
+
+
+def test_an_architecture_that_has_no_sdpa_path_loads(tmp_path: Path) -> None:
+    """MPNet, for one: the base of all-mpnet-base-v2, and none of the families that are known."""
+    figures = {"model_type": "mpnet", "max_position_embeddings": 130, "num_hidden_layers": 1}
+    make_encoder(figures, TEXTS, tmp_path / "mpnet")
+    model = build_model(_config(tmp_path / "mpnet", targets="qv"), "cpu")
+    assert model.transformers_model.config._attn_implementation == "eager"  # type: ignore[union-attr]
 
 
 def test_fp16_needs_a_gpu() -> None:

@@ -114,6 +114,24 @@ def test_cached_gradients_equal_plain_ones(base: str, loss: str) -> None:
         torch.testing.assert_close(cached[name], gradient, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{"loss": "mnrl"}, {"loss": "gist"}, {"matryoshka": (8,)}])
+def test_a_micro_batch_bounds_the_tokens_that_are_held_with_their_padding(
+    base: str, changes: dict[str, object]
+) -> None:
+    """A long text among short ones: its micro-batch is padded to it."""
+    model = build_model(config_of(base, **changes), "cpu").train()
+    config = config_of(base, micro_batch_tokens=512, **changes)
+    passages = [" ".join(TEXTS) * 3, *["impôt"] * 31]
+    features = [model.preprocess(column) for column in (["congés"] * 32, passages)]
+    assert 150 < features[1]["input_ids"].shape[1] <= 512
+    assert features[1]["attention_mask"].sum() - features[1]["input_ids"].shape[1] < 256  # the others are short
+    held: list[tuple[int, int]] = []
+    model[0].register_forward_hook(lambda module, given, out: held.append(tuple(given[0]["input_ids"].shape)))
+    make_loss(model, config)(features, torch.zeros(0)).backward()
+    assert max(texts * length for texts, length in held) <= 512
+    assert sum(texts for texts, _ in held) == 2 * 64  # each text once for the embeddings and once for the gradients
+
+
 def test_what_cannot_be_is_refused(base: str) -> None:
     model = build_model(config_of(base), "cpu")
     with pytest.raises(ValidationError, match="hard_negatives: loss gist takes 1 negative"):

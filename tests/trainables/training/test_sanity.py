@@ -20,6 +20,14 @@ from trainables.training.sanity import SanityGate, TrialFailed
 
 
 class _Trainer(SentenceTransformerTrainer):
+    scaled = False
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As for fp16 on a GPU: gradients are scaled, and a step is left out when they overflow."""
+        super().create_accelerator_and_postprocess()
+        if self.scaled:
+            self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-20)
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Left out, as in a trial."""
 
@@ -31,6 +39,7 @@ def _run(
     loss: type[torch.nn.Module] = MultipleNegativesRankingLoss,
     steps: int = 8,
     freeze: bool = False,
+    scaled: bool = False,
     **arguments: Any,
 ) -> SanityGate:
     config = TrialConfig(base=str(tiny_base("bert")), r=2, precision="fp32")
@@ -40,7 +49,7 @@ def _run(
         model[1].weight = torch.nn.Parameter(torch.zeros(3))  # trained, but of no use
     gate = SanityGate(config, model, TEXTS[0])
     settings = {"learning_rate": 1e-3, "logging_steps": 1, "logging_nan_inf_filter": False} | arguments
-    trainer = _Trainer(
+    trainer = type("_", (_Trainer,), {"scaled": scaled})(
         model=model,
         args=SentenceTransformerTrainingArguments(
             output_dir=str(tmp_path),
@@ -78,6 +87,19 @@ def test_a_healthy_trial_passes_at_its_second_step(tiny_base: TinyBase, tmp_path
 
 def test_a_long_warmup_is_waited_for(tiny_base: TinyBase, tmp_path: Path) -> None:
     assert _run(tiny_base, tmp_path, steps=8, learning_rate=1e-4, warmup_steps=8)._passed
+
+
+def test_steps_that_overflow_are_not_counted(tiny_base: TinyBase, tmp_path: Path) -> None:
+    """fp16's scaler starts high and comes down until the gradients fit. The trainer counts those steps as any other.
+
+    Here it starts so high that float32 overflows, for the first four steps.
+    """
+    assert _run(tiny_base, tmp_path, steps=8, scaled=True, max_grad_norm=0.0)._passed
+
+
+def test_a_trial_whose_steps_all_overflow_has_trained_nothing(tiny_base: TinyBase, tmp_path: Path) -> None:
+    with pytest.raises(TrialFailed, match=r"after all 3 optimizer steps \(3 left out, .* no trained weight has moved"):
+        _run(tiny_base, tmp_path, steps=3, scaled=True, max_grad_norm=0.0)
 
 
 def test_an_adapter_that_does_not_move(tiny_base: TinyBase, tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""The end of a search, without Ray: the best trial is merged and benchmarked where and as it should be."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from evaluation.retrieval import evaluate
+from search.results.leaderboard import Row, write_leaderboard
+from search.results.promote import BEST, export_from_run, finish
+from search.spec.load import load_spec
+from search.spec.record import write_spec as write_record
+from search.tune.trial import trial_folder
+from tests.conftest import TinyBase
+from tests.kit.toy import write_spec
+from trainables.config import TrialConfig
+from trainables.data.prepared import TrialData, prepare
+from trainables.train import train
+
+METRIC = "ndcg@10"
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Row]:
+    """A run whose only trial was trained in bf16, before its promotion."""
+    folder = tmp_path_factory.mktemp("finished")
+    spec = load_spec(write_spec(folder, tiny_base("bert")))
+    run = folder / "runs" / spec.name
+    report = prepare(spec.data, spec.folder, spec.seed, run / "data")
+    write_record(spec, run, report.content_hash, {})
+    config = TrialConfig(
+        base=str(tiny_base("bert")), max_length=24, r=4, lr=5e-3, batch_size=16, rungs=1, precision="bf16"
+    )
+    trial_folder(run, 0).mkdir(parents=True)
+    best = train(config, TrialData.load(run / "data"), lambda rung: None, folder=trial_folder(run, 0), device="cpu")
+    row = Row(
+        rank=1,
+        trial=0,
+        state="COMPLETE",
+        score=best.metrics[METRIC],
+        error=None,
+        rung=1,
+        best_rung=1,
+        rungs=1,
+        trainable=best.trainable,
+        pairs=best.pairs,
+        planned_pairs=best.pairs,
+        seconds=1.0,
+        checkpoint=best.folder,
+        failure="",
+        config=config.model_dump(mode="json"),
+        metrics=best.metrics,
+    )
+    write_leaderboard([row], METRIC, run)
+    return run, row
+
+
+@pytest.fixture
+def run(finished: tuple[Path, Row], tmp_path: Path) -> Path:
+    """A copy to write in."""
+    return Path(shutil.copytree(finished[0], tmp_path / "run"))
+
+
+def test_what_asks_for_no_gpu_ends_on_the_cpu(
+    run: Path, finished: tuple[Path, Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine whose default device is another, here torch's own without memory: nothing can be read from it."""
+    monkeypatch.setattr("trainables.model.build.resolve_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr("sentence_transformers.base.model.get_device_name", lambda: "meta")
+    document = finish(str(run), "toy", METRIC, asdict(finished[1]), "cpu")
+    assert document["best"]["reload_cosine"] > 0.9999
+    export_from_run(run, tmp_path / "exported", 0)  # the run's resources say gpus: 0
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+
+
+def test_dev_and_test_scores_that_are_compared_are_of_one_model_in_one_precision(
+    run: Path, finished: tuple[Path, Row]
+) -> None:
+    """The trial's own dev scores are of the unmerged model in bf16; the test scores of the merged one in float32."""
+    _, row = finished
+    strange = asdict(row) | {"metrics": {METRIC: 0.123}}  # whatever the trial measured
+    document = finish(str(run), "toy", METRIC, strange, "cpu")
+    merged = SentenceTransformer(str(run / BEST), device="cpu")
+    assert {weight.dtype for weight in merged.parameters()} == {torch.float32}
+    dev = evaluate(merged, TrialData.load(run / "data").dev, (METRIC,)).means[METRIC]
+    assert document["optimism"]["best"]["dev"] == pytest.approx(dev, abs=1e-9)
+    assert document["optimism"]["best"]["test"] == document["protocols"]["concept"]["best"][METRIC]
