@@ -23,10 +23,11 @@ from typing import Any
 import ray
 from ray import tune
 
+from search.paths import RunFolder
 from search.spec.load import ResourcesSpec, load_spec
 from search.study.study import Study
 from search.tune import tuner
-from search.tune.trial import run_trial, trial_folder
+from search.tune.trial import run_trial
 from trainables.data.prepared import prepare
 
 MARK = "first_step.json"
@@ -38,7 +39,7 @@ def timed_trial(config: dict[str, Any], *, run: str, metric: str, resources: Res
     from trainables import train
 
     plain = train._TrialTrainer.training_step
-    mark = trial_folder(Path(run), config["number"]) / MARK
+    mark = RunFolder(Path(run)).trial(config["number"]) / MARK
 
     def training_step(self: Any, *arguments: Any, **options: Any) -> Any:
         if not mark.exists():
@@ -82,7 +83,7 @@ def measure(spec_path: Path, trials: int, folder: Path) -> dict[str, Any]:
     for trial in study.trials:
         records = [trial.user_attrs[f"rung_{rung}"] for rung in trial.intermediate_values]
         busy = sum(record["train_s"] + record["eval_s"] for record in records)
-        mark = json.loads((trial_folder(folder, trial.number) / MARK).read_text())
+        mark = json.loads((RunFolder(folder).trial(trial.number) / MARK).read_text())
         rows.append({"trial": trial.number, "state": trial.state.name, **mark, "train_and_eval_s": round(busy, 2)})
     ends = [clock.ended[row["trial"]] for row in rows]
     warm_wall = ends[-1] - ends[0]

@@ -101,6 +101,24 @@ class EmbeddingCache:
             kept.flush()
 
 
+def embed_cached(
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: Role,
+    batch_size: int = 64,
+    progress: bool = False,
+    cache: EmbeddingCache | None = None,
+) -> NDArray[np.float32]:
+    """As `embed`, through a cache where there is one.
+
+    Raises:
+        InputError: as `embed`; a cache with another kind of encoder.
+    """
+    if cache is None:
+        return embed(encoder, texts, role, batch_size, progress)
+    return cache.embed(encoder, texts, role, batch_size, progress)
+
+
 def content_hash(model: SentenceTransformer) -> str:
     """sha256 of what decides a model's embeddings: weights, architecture, pooling, tokenizer; not its name or place."""
     digest = hashlib.sha256()

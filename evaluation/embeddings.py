@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.errors import InputError
 from evaluation.out_of_memory import free_memory, is_out_of_memory
-
-if TYPE_CHECKING:
-    from evaluation.embedding_cache import EmbeddingCache
 
 Role = Literal["query", "document"]
 USUAL_TOKENS = 512  # of a text; a batch of longer ones holds fewer
@@ -37,7 +34,6 @@ def embed(
     role: Role,
     batch_size: int = 64,
     progress: bool = False,
-    cache: EmbeddingCache | None = None,
 ) -> NDArray[np.float32]:
     """Encode texts as queries or as documents: (N, D) float32, each row of length 1.
 
@@ -49,10 +45,8 @@ def embed(
         batch_size: texts encoded at once, at most.
 
     Raises:
-        InputError: embeddings that are not (N, D), or that hold NaN or infinity; a cache with another kind of encoder.
+        InputError: embeddings that are not (N, D), or that hold NaN or infinity.
     """
-    if cache is not None:
-        return cache.embed(encoder, texts, role, batch_size, progress)
     encode: Callable[..., Any] = encoder.encode_query if role == "query" else encoder.encode_document
     longest_input: int | None = getattr(encoder, "max_seq_length", None)
     if fitting_batch(batch_size, max(map(len, texts), default=0), longest_input) == batch_size:

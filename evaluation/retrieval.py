@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.embeddings import Encoder, embed, unit_rows
+from evaluation.embeddings import Encoder, unit_rows
 from evaluation.errors import InputError
 from evaluation.files import aside
 from evaluation.index import top_k
@@ -151,10 +151,12 @@ def embed_task(
     Raises:
         InputError: embeddings with NaN or infinity.
     """
+    from evaluation.embedding_cache import embed_cached  # imports torch, which scores alone do without
+
     query_ids = tuple(task.queries)
     corpus_ids = tuple(sorted(task.corpus, reverse=True))
-    queries_QD = embed(encoder, [task.queries[i] for i in query_ids], "query", batch_size, progress, cache)
-    corpus_CD = embed(encoder, [task.corpus[i] for i in corpus_ids], "document", batch_size, progress, cache)
+    queries_QD = embed_cached(encoder, [task.queries[i] for i in query_ids], "query", batch_size, progress, cache)
+    corpus_CD = embed_cached(encoder, [task.corpus[i] for i in corpus_ids], "document", batch_size, progress, cache)
     return TaskEmbeddings(task, query_ids, corpus_ids, queries_QD, corpus_CD)
 
 

@@ -31,7 +31,6 @@ from search.staging import STAND_INS, Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
-from search.tune.trial import device_of
 from search.tune.tuner import concurrency, connect, make_tuner
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
@@ -133,7 +132,7 @@ def _pooled(run: Path, spec: SearchSpec, console: Console) -> bool:
         configs = [config.model_dump(mode="json") for config in spec.parsed_space().configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
-                ray.get(task.remote(str(run), configs, device_of(spec.resources.gpus)))
+                ray.get(task.remote(str(run), configs, spec.resources.device))
         except RayError as error:
             reason = first_line(getattr(error, "cause", error))
             console.print(f"[red]The dev pool could not be made:[/] {escape(reason)}", highlight=False)

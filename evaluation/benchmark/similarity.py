@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.embedding_cache import EmbeddingCache
-from evaluation.embeddings import Encoder, embed
+from evaluation.embedding_cache import EmbeddingCache, embed_cached
+from evaluation.embeddings import Encoder
 from evaluation.errors import InputError
 from evaluation.index import top_k
 from evaluation.retrieval import TaskEmbeddings
@@ -125,9 +125,9 @@ def triplets(
     sizes = {"anchor": len(anchors), "positive": len(positives), "negative": len(negatives)}
     if len(set(sizes.values())) != 1 or not anchors:
         raise InputError(f"triplets with columns of lengths {sizes}, expected the same, at least 1")
-    anchors_ND = embed(encoder, anchors, "query", batch_size, cache=cache)
-    positives_ND = embed(encoder, positives, "document", batch_size, cache=cache)
-    negatives_ND = embed(encoder, negatives, "document", batch_size, cache=cache)
+    anchors_ND = embed_cached(encoder, anchors, "query", batch_size, cache=cache)
+    positives_ND = embed_cached(encoder, positives, "document", batch_size, cache=cache)
+    negatives_ND = embed_cached(encoder, negatives, "document", batch_size, cache=cache)
     return Separation.of(np.einsum("nd,nd->n", anchors_ND, positives_ND - negatives_ND))
 
 

@@ -13,9 +13,10 @@ from markupsafe import Markup
 from evaluation.compare import holm
 from search.report.figures import figures
 from search.report.gather import RunData
+from search.results.benchmark import UNSEEN
 from search.results.leaderboard import Row
 from search.results.table import shown
-from search.screen.summary import UNSEEN, forgetting, gain, savings
+from search.screen.summary import forgetting, gain, savings
 from trainables.check.view import corpus_text
 from trainables.data.prepared import OLD_TEST
 

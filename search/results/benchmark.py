@@ -16,6 +16,11 @@ from evaluation.files import write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import RetrievalTask
 
+UNSEEN = {  # what the data report says of the test part -> what may be claimed of a gain on it
+    "concepts": "that neither training nor the search has seen",
+    "questions": "whose questions neither training nor the search has seen (their passages and concepts may be known)",
+}
+
 
 @dataclass(frozen=True)
 class Part:

@@ -17,13 +17,12 @@ from evaluation.errors import InputError
 from evaluation.files import put_in_place, write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
+from search.results.benchmark import UNSEEN
 from search.results.choice import checkpoint_folder, stage
 from search.results.leaderboard import Row, read_leaderboard
 from search.results.table import rate, shown
-from search.screen.summary import UNSEEN
-from search.spec.load import SearchSpec
+from search.spec.load import ResourcesSpec, SearchSpec
 from search.spec.record import read_record
-from search.tune.trial import device_of
 from trainables.config import TrialConfig
 
 BENCHMARK = "benchmark.json"
@@ -38,7 +37,7 @@ def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
     task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
-    device = device_of(spec.resources.gpus)
+    device = spec.resources.device
     document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row), device))
     write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
     return document
@@ -190,7 +189,7 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
         )
     if not row.checkpoint:
         raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
-    device = device_of(read_record(run)["resources"]["gpus"])
+    device = ResourcesSpec.model_validate(read_record(run)["resources"]).device
     _export(run, row, dest, run.name, metric, device)
 
 

@@ -9,13 +9,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from search.results.benchmark import UNSEEN
 from search.results.leaderboard import Row
 from trainables.data.prepared import OLD_TEST
 
-UNSEEN = {  # what the data report says of the test part -> what may be claimed of a gain on it
-    "concepts": "that neither training nor the search has seen",
-    "questions": "whose questions neither training nor the search has seen (their passages and concepts may be known)",
-}
 RELEVANT = {"concept": "any passage of the concept counts", "definition": "its definition alone counts"}
 
 

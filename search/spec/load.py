@@ -101,6 +101,11 @@ class ResourcesSpec(Section):
             raise ValueError("a process takes one GPU or a fraction of one; expected at most 1, and workers for more")
         return gpus
 
+    @property
+    def device(self) -> str | None:
+        """Where its work runs; null: the first GPU. Ray hides no GPU from work that asks for none."""
+        return None if self.gpus else "cpu"
+
     @model_validator(mode="after")
     def _own_gpu_each(self) -> ResourcesSpec:
         if self.workers > 1 and self.gpus not in (None, 0, 1):

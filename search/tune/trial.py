@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
 from ray import tune
 
+from search.paths import RunFolder
 from search.spec.load import ResourcesSpec
 from search.tune.bridge import FAILURE, HALT, KILLS, NUMBER
 from search.tune.disk import unwritable
+from search.tune.process import NodeError, Setting, require_run, train_here
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
-    from trainables.data.prepared import TrialData
     from trainables.training.rungs import Rung
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a trial needs beside its configuration.
-
-    Attributes:
-        run: the run's folder, with its data.
-        folder: the trial's own, for its checkpoints.
-        metric: dev metric that chooses between its rungs.
-        resources: of the trial.
-    """
-
-    run: Path
-    folder: Path
-    metric: str
-    resources: ResourcesSpec
-
-
-class NodeError(Exception):
-    """A node on which no trial can run: none is to blame, so the search ends there and can be resumed."""
-
-
-def require_run(run: Path) -> None:
-    """Check that this node sees the run's folder. Nodes that start when trials wait cannot be asked before.
-
-    Raises:
-        NodeError: the folder is not here, or only what Ray itself has put in its place.
-    """
-    if not (run / "data").is_dir():
-        raise NodeError(
-            f"{run / 'data'}: not there on node {ray.util.get_node_ip_address()}; "
-            "expected the folder of the runs to be one that every node mounts"
-        )
-
-
-def trial_folder(run: Path, number: int) -> Path:
-    """Where a trial keeps its checkpoints, beside Tune's own files."""
-    return run / "tune" / f"trial_{number:04d}"
 
 
 def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: ResourcesSpec) -> None:
@@ -73,7 +31,8 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     from trainables.training.out_of_memory import train_in_memory
     from trainables.training.sanity import TrialFailed
 
-    setting = Setting(Path(run), trial_folder(Path(run), config[NUMBER]), metric, resources)
+    folder = RunFolder(Path(run))
+    setting = Setting(folder, folder.trial(config[NUMBER]), metric, resources)
     retried: dict[str, int] = {}
 
     def report(rung: Rung) -> None:
@@ -110,46 +69,6 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
         tune.report({HALT: reason, "rung": 0})
 
 
-def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Setting) -> None:
-    """Train in this process, or as this process's part of a trial in several."""
-    import torch
-
-    from trainables.plan.memory import share_of_memory
-    from trainables.train import train
-
-    # Ray sets OMP_NUM_THREADS, but a warm worker may have been started for another trial.
-    torch.set_num_threads(setting.resources.cpus)
-    try:
-        train(
-            trial,
-            _data(setting.run),
-            report,
-            folder=setting.folder,
-            metric=setting.metric,
-            cache=setting.run / "cache",
-            device=device_of(setting.resources.gpus),
-            memory=share_of_memory(setting.resources.memory_gb, setting.resources.gpus or 0),
-        )
-    finally:
-        if setting.resources.gpus:
-            # The trainer's cycles hold the model until they are collected, and the next trial may be another worker's.
-            gc.collect()
-            torch.cuda.empty_cache()
-
-
-def device_of(gpus: float | None) -> str | None:
-    """Where work that asks Ray for so many GPUs runs; none: the first GPU. Ray hides none from work that asks for 0."""
-    return None if gpus else "cpu"
-
-
 def rung_metric(metric: str) -> str:
     """The metric's name as Tune's logs hold it."""
     return metric.replace("@", "_at_")
-
-
-@lru_cache(maxsize=1)
-def _data(run: Path) -> TrialData:
-    """Training pairs and dev task, kept by a warm worker from trial to trial."""
-    from trainables.data.prepared import TrialData
-
-    return TrialData.load(run / "data")

@@ -15,13 +15,14 @@ from ray import tune
 from ray.exceptions import AuthenticationError
 
 from evaluation.errors import InputError, first_line
+from search.paths import RunFolder
 from search.spec.load import SearchSpec
 from search.study.study import Study
 from search.tune.bridge import NUMBER, bridge
 from search.tune.capacity import capacity
 from search.tune.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
-from search.tune.trial import run_trial, trial_folder
+from search.tune.trial import run_trial
 
 # A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails
 # and its slot is lost for good.
@@ -120,10 +121,10 @@ def make_tuner(
             max_concurrent_trials=concurrent,  # without it a searcher's trials start ten seconds apart
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial_{trial.config[NUMBER]:04d}",
-            trial_dirname_creator=lambda trial: trial_folder(run, trial.config[NUMBER]).name,
+            trial_dirname_creator=lambda trial: RunFolder(run).trial(trial.config[NUMBER]).name,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=RunFolder(run).tune.name,
             storage_path=str(run),
             stop=stopper,
             callbacks=[CountMemoryKills(), *callbacks],

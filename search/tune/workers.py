@@ -14,7 +14,7 @@ from ray.util.queue import Empty, Queue
 
 from evaluation.errors import InputError, first_line
 from evaluation.out_of_memory import is_out_of_memory
-from search.tune.trial import NodeError, Setting, require_run, train_here
+from search.tune.process import NodeError, Setting, require_run, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
 from trainables.training.rungs import Rung

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from evaluation.benchmark.details import truncated_scores
-from evaluation.embedding_cache import EmbeddingCache, content_hash
+from evaluation.embedding_cache import EmbeddingCache, content_hash, embed_cached
 from evaluation.embeddings import embed
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores, embed_task, evaluate
@@ -141,7 +141,7 @@ def test_cache_gives_the_same_scores_and_does_not_encode_again(
     first = evaluate(model, task, cache=cache)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(files) == 2  # queries, corpus; no drafts
-    again = embed(model, [task.corpus[i] for i in sorted(task.corpus, reverse=True)], "document", cache=cache)
+    again = embed_cached(model, [task.corpus[i] for i in sorted(task.corpus, reverse=True)], "document", cache=cache)
     assert isinstance(again, np.memmap)
     assert evaluate(model, task, cache=cache).means == first.means == evaluate(model, task).means
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
@@ -185,12 +185,12 @@ def test_cache_of_another_dimension_or_broken_is_named(model: SentenceTransforme
     path = cache.path(model, TEXTS, "query")
     np.save(path, np.zeros((len(TEXTS), 31), dtype=np.float32))
     with pytest.raises(InputError, match=r"cached embeddings are float32 \(8, 31\), expected float32 \(8, 32\)"):
-        embed(model, TEXTS, "query", cache=cache)
+        embed_cached(model, TEXTS, "query", cache=cache)
     path.write_bytes(b"half a file")
     with pytest.raises(InputError, match=r"not a file of embeddings .* delete it"):
-        embed(model, TEXTS, "query", cache=cache)
+        embed_cached(model, TEXTS, "query", cache=cache)
     with pytest.raises(InputError, match="Broken with an embedding cache"):
-        embed(Broken(model), TEXTS, "query", cache=cache)
+        embed_cached(Broken(model), TEXTS, "query", cache=cache)
 
 
 def _encode_into(model_path: str, folder: Path) -> None:
@@ -198,7 +198,7 @@ def _encode_into(model_path: str, folder: Path) -> None:
     model = SentenceTransformer(model_path, device="cpu")
     cache = EmbeddingCache.of(model, folder)
     for count in range(1, 21):
-        rows = embed(model, list(TEXTS) * count, "document", cache=cache)
+        rows = embed_cached(model, list(TEXTS) * count, "document", cache=cache)
         np.testing.assert_allclose(rows[:8], rows[-8:], atol=1e-5)  # a half-written file has rows of zeros
 
 

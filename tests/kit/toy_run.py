@@ -22,13 +22,13 @@ from evaluation.files import write_whole
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, TaskEmbeddings, score_embeddings
 from evaluation.task import RetrievalTask
+from search.paths import RunFolder
 from search.results.choice import choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
 from search.results.promote import BENCHMARK, before_and_after, optimism
 from search.spec.load import SearchSpec, load_spec
 from search.spec.record import write_spec as write_record
 from search.study.study import Study
-from search.tune.trial import trial_folder
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
 from trainables.data.prepared import load_task, prepare
@@ -92,7 +92,7 @@ def toy_rung(
         total=100_000,
         metrics=scores.means,
         errors={name: scores.standard_error(name) for name in scores.means},
-        folder=str(trial_folder(run, trial) / f"checkpoint-{2 * number}"),
+        folder=str(RunFolder(run).trial(trial) / f"checkpoint-{2 * number}"),
     )
     return rung, scores
 

@@ -11,11 +11,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from evaluation.retrieval import evaluate
+from search.paths import RunFolder
 from search.results.leaderboard import Row, write_leaderboard
 from search.results.promote import BEST, export_from_run, finish
 from search.spec.load import load_spec
 from search.spec.record import write_spec as write_record
-from search.tune.trial import trial_folder
 from tests.conftest import TinyBase
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
@@ -36,8 +36,8 @@ def finished(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> t
     config = TrialConfig(
         base=str(tiny_base("bert")), max_length=24, r=4, lr=5e-3, batch_size=16, rungs=1, precision="bf16"
     )
-    trial_folder(run, 0).mkdir(parents=True)
-    best = train(config, TrialData.load(run / "data"), lambda rung: None, folder=trial_folder(run, 0), device="cpu")
+    RunFolder(run).trial(0).mkdir(parents=True)
+    best = train(config, TrialData.load(run / "data"), lambda rung: None, folder=RunFolder(run).trial(0), device="cpu")
     row = Row(
         rank=1,
         trial=0,

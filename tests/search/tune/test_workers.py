@@ -24,7 +24,7 @@ from evaluation.errors import InputError
 from search.run import cause
 from search.spec.load import ResourcesSpec
 from search.tune.capacity import capacity
-from search.tune.trial import NodeError, Setting
+from search.tune.process import NodeError, Setting
 from search.tune.tuner import connect
 from search.tune.workers import _part
 from tests.conftest import TinyBase
