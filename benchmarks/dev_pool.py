@@ -33,11 +33,11 @@ from evaluation.pool import first_passages, pooled
 from evaluation.retrieval import TaskEmbeddings, embed_task, evaluate, score_embeddings
 from evaluation.task import RetrievalTask
 from trainables.config import TrialConfig
-from trainables.data import TrialData, load_task, prepare
-from trainables.data_config import DataConfig
-from trainables.merge import trained_model
-from trainables.rungs import Rung
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, load_task, prepare
+from trainables.export.merge import trained_model
 from trainables.train import train
+from trainables.training.rungs import Rung
 
 METRIC = "ndcg@10"
 DEPTHS = (0, 1, 3, 5, 10, 20, 50, 100)

@@ -17,8 +17,8 @@ from evaluation.files import write_whole
 from evaluation.pool import first_passages, pooled
 from evaluation.retrieval import embed_task
 from trainables.config import TrialConfig
-from trainables.data import DEV_POOL, load_report, load_task
-from trainables.merge import trained_model
+from trainables.data.prepared import DEV_POOL, load_report, load_task
+from trainables.export.merge import trained_model
 
 
 def make_dev_pool(out: Path, configs: Iterable[TrialConfig], cache: Path, device: str | None = None) -> None:
