@@ -295,10 +295,11 @@ def test_continued_data_keeps_the_old_test_part(tmp_path: Path, concepts: bool) 
         return own | ({"concept": f"c{at}"} if concepts else {})
 
     (tmp_path / "old.jsonl").write_text("\n".join(json.dumps(row(at, "old")) for at in range(100)), "utf-8")
-    prepare(DataConfig(source="old.jsonl"), tmp_path, 1, tmp_path / "old")
+    prepare(DataConfig(source="old.jsonl", distractors=False), tmp_path, 1, tmp_path / "old")
     # New anchors for each old concept, and as many new concepts.
     (tmp_path / "new.jsonl").write_text("\n".join(json.dumps(row(at, "new")) for at in range(200)), "utf-8")
-    report = prepare(DataConfig(source="new.jsonl"), tmp_path, 2, tmp_path / "new", earlier=tmp_path / "old")
+    config = DataConfig(source="new.jsonl", distractors=False)
+    report = prepare(config, tmp_path, 2, tmp_path / "new", earlier=tmp_path / "old")
     assert report.rows == 300
     for part in ("train", "dev", "test"):
         assert _column(tmp_path / "old", part, "concept") <= _column(tmp_path / "new", part, "concept") or not concepts
