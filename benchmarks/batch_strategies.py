@@ -19,11 +19,11 @@ from typing import Any, get_args
 import torch
 from machine import processor
 
-from trainables.batches import batch_sampler_for
+from trainables.batches.sampler import batch_sampler_for
 from trainables.config import BatchStrategy, TrialConfig
-from trainables.data import TrialData, prepare
-from trainables.data_config import DataConfig
-from trainables.model import build_model
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, prepare
+from trainables.model.build import build_model
 from trainables.train import train
 
 METRIC = "ndcg@10"

@@ -41,9 +41,9 @@ def measure(rows: int) -> dict[str, Any]:
         generate(folder / "pairs.jsonl", rows)
         size = (folder / "pairs.jsonl").stat().st_size
 
-        from trainables.check import check_file
-        from trainables.data import prepare
-        from trainables.data_config import DataConfig
+        from trainables.check.check import check_file
+        from trainables.data.config import DataConfig
+        from trainables.data.prepared import prepare
 
         imports = _peak()
         start = time.perf_counter()

@@ -38,11 +38,11 @@ def measure(fields: dict[str, Any]) -> dict[str, Any]:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-    from trainables.bases import resolve_base
+    from trainables.bases.families import resolve_base
     from trainables.config import TrialConfig
-    from trainables.memory import DeviceKind, estimate_memory
-    from trainables.model import build_model
-    from trainables.precision import resolve_attention, resolve_device, resolve_precision
+    from trainables.model.build import build_model
+    from trainables.model.precision import resolve_attention, resolve_device, resolve_precision
+    from trainables.plan.memory import DeviceKind, estimate_memory
 
     config = TrialConfig.model_validate(fields)
     place = resolve_device()

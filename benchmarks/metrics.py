@@ -34,7 +34,7 @@ from evaluation.index import top_k
 from evaluation.metrics import score
 from evaluation.retrieval import TaskEmbeddings, evaluate, score_embeddings
 from evaluation.task import RetrievalTask
-from trainables.merge import base_model
+from trainables.export.merge import base_model
 
 # The metrics that both define alike: their MAP divides by min(k, relevant), ours as trec_eval by all relevant ones.
 NAMES = {

@@ -31,11 +31,11 @@ from machine import processor
 from optuna.trial import FrozenTrial, TrialState
 from search_speed import METRIC, RUNGS, Setting, search_spec, split
 
-from search import tuner
-from search.pruners import make_pruner
-from search.spec import PrunerSpec
-from search.study import Study
-from trainables.data import prepare
+from search.spec.load import PrunerSpec
+from search.study.pruners import make_pruner
+from search.study.study import Study
+from search.tune import tuner
+from trainables.data.prepared import prepare
 
 WORKERS = 2
 WHOLE = 8  # trials: the time of so many whole ones is what each search gets

@@ -34,14 +34,14 @@ from typing import Any
 import torch
 from machine import processor
 
-from search import tuner
-from search.spec import SearchSpec
-from search.study import Study
+from search.spec.load import SearchSpec
+from search.study.study import Study
+from search.tune import tuner
 from trainables.config import TrialConfig
-from trainables.data import TrialData, prepare
-from trainables.data_config import DataConfig
-from trainables.model import build_model, forget_bases
-from trainables.precision import resolve_precision
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, prepare
+from trainables.model.build import build_model, forget_bases
+from trainables.model.precision import resolve_precision
 from trainables.train import train
 
 METRIC = "ndcg@10"

@@ -23,10 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from evaluation.files import write_whole
 from trainables.config import TrialConfig
-from trainables.losses import make_loss
-from trainables.model import build_model
-from trainables.precision import resolve_precision
+from trainables.model.build import build_model
+from trainables.model.precision import resolve_precision
 from trainables.train import autocast
+from trainables.training.losses import make_loss
 
 
 def main() -> None:

@@ -23,11 +23,11 @@ from typing import Any
 import ray
 from ray import tune
 
-from search import tuner
-from search.spec import ResourcesSpec, load_spec
-from search.study import Study
-from search.trial import run_trial, trial_folder
-from trainables.data import prepare
+from search.spec.load import ResourcesSpec, load_spec
+from search.study.study import Study
+from search.tune import tuner
+from search.tune.trial import run_trial, trial_folder
+from trainables.data.prepared import prepare
 
 MARK = "first_step.json"
 

@@ -28,7 +28,7 @@ def cli() -> None:
 @click.option("--address", help="a running Ray cluster: 'auto', or HOST:PORT of its head")
 def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, address: str | None) -> None:
     """Search, merge the best trial, benchmark it against its base and export it."""
-    from search.spec import load_spec
+    from search.spec.load import load_spec
 
     checked = load_spec(spec, base)  # what is wrong with it is told before Ray and the rest are imported
     from search.run import run_search
@@ -42,8 +42,8 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     """Show a run's trials, best first."""
-    import search.leaderboard as board
-    from search.console import make_console
+    import search.results.leaderboard as board
+    from search.screen.console import make_console
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
@@ -63,7 +63,7 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
 @click.option("--trial", type=int, help="a trial's number; without it the run's best model")
 def export(run: Path, dest: Path, trial: int | None) -> None:
     """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
-    from search.promote import export_from_run
+    from search.results.promote import export_from_run
 
     export_from_run(run, dest, trial)
     click.echo(f"{dest}: SentenceTransformer({str(dest)!r}) loads it")
@@ -73,11 +73,11 @@ def export(run: Path, dest: Path, trial: int | None) -> None:
 @click.argument("run", type=FOLDER)
 def report(run: Path) -> None:
     """Write a run's report: report.html, one page that needs no network, and plots/*.png."""
-    from search.console import make_console
+    from search.screen.console import make_console
 
     console = make_console()
     with console.status("Writing the report"):
-        from search.report import write_report
+        from search.report.write import write_report
 
         page = write_report(run)
     click.echo(page)
@@ -89,8 +89,8 @@ def report(run: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="the plan as JSON")
 def plan(spec: Path, base: str | None, as_json: bool) -> None:
     """Show what a search would do: data, space, parameters, memory. No weights, no training."""
-    from search.console import make_console
     from search.plan import plan as show_plan
+    from search.screen.console import make_console
 
     show_plan(spec, base=base, as_json=as_json, console=make_console())
 
@@ -133,9 +133,9 @@ def benchmark(
     as_markdown: bool,
 ) -> None:
     """Compare models side by side on the same tasks, each fine-tuned one with its base."""
-    from evaluation.benchmark import run_benchmark
-    from search.console import make_console
-    from trainables.merge import base_model
+    from evaluation.benchmark.run import run_benchmark
+    from search.screen.console import make_console
+    from trainables.export.merge import base_model
 
     if as_json + as_csv + as_markdown > 1:
         raise click.UsageError("--json, --csv and --markdown: expected one of them")
@@ -174,10 +174,10 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="the report as JSON")
 def check(file: Path, spec: Path | None, as_json: bool) -> None:
     """Show what is wrong with the data, row by row. Exit code 1 when it cannot be used."""
-    from search.console import make_console
-    from search.spec import load_spec
-    from trainables.check import check_file
-    from trainables.check_view import print_report
+    from search.screen.console import make_console
+    from search.spec.load import load_spec
+    from trainables.check.check import check_file
+    from trainables.check.view import print_report
 
     if not file.exists():
         from evaluation.errors import InputError
@@ -186,7 +186,7 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
     if spec is None:
         report = check_file(file.resolve())
     else:
-        from trainables.token_counts import token_counts
+        from trainables.bases.token_counts import token_counts
 
         loaded = load_spec(spec)
         tokens = token_counts(next(loaded.parsed_space().configs()))
@@ -208,7 +208,7 @@ ADDRESS = click.option("--address", required=True, help="the cluster's dashboard
 @click.option("--runs", type=FOLDER, default=Path("/mnt/runs"), show_default=True, help="folder that all nodes see")
 def submit(spec: Path, address: str, runs: Path) -> None:
     """Run a search as a job of a Ray cluster; the spec's folder goes along."""
-    from search.cluster import submit as submit_job
+    from search.jobs import submit as submit_job
 
     job = submit_job(spec, address, runs)
     click.echo(f"{job}\n  embtune status {job} --address {address}\n  embtune logs {job} --address {address}")
@@ -219,7 +219,7 @@ def submit(spec: Path, address: str, runs: Path) -> None:
 @ADDRESS
 def status(job: str, address: str) -> None:
     """Say how a submitted search stands."""
-    from search.cluster import details
+    from search.jobs import details
 
     found = details(address, job)
     click.echo(f"{found.status}: {found.message}" if found.message else str(found.status))
@@ -230,7 +230,7 @@ def status(job: str, address: str) -> None:
 @ADDRESS
 def logs(job: str, address: str) -> None:
     """Print what a submitted search has printed so far."""
-    from search.cluster import client, details
+    from search.jobs import client, details
 
     details(address, job)
     click.echo(client(address).get_job_logs(job), nl=False)
@@ -241,7 +241,7 @@ def logs(job: str, address: str) -> None:
 @ADDRESS
 def stop(job: str, address: str) -> None:
     """Stop a submitted search; submitting it again goes on with it."""
-    from search.cluster import client, details
+    from search.jobs import client, details
 
     details(address, job)
     stopping = client(address).stop_job(job)

@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from evaluation.errors import InputError
-from search.spec import SearchSpec, load_spec
-from trainables.check import DataReport, check
-from trainables.memory import share_of_memory
-from trainables.plan import plan_notes, plan_rows, plan_table
-from trainables.token_counts import token_counts
+from search.spec.load import SearchSpec, load_spec
+from trainables.bases.token_counts import token_counts
+from trainables.check.check import DataReport, check
+from trainables.plan.memory import share_of_memory
+from trainables.plan.rows import plan_notes, plan_rows, plan_table
 
 
 def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> None:
@@ -52,7 +52,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     if report is None:
         console.print(f"[yellow]data[/]: {escape(missing)}; steps are unknown", highlight=False)
     else:
-        from trainables.check_view import print_report
+        from trainables.check.view import print_report
 
         print_report(report, console)
     table = Table("field", "searched", title="Search space", title_justify="left")

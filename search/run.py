@@ -17,20 +17,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.files import write_whole
-from search.choice import choose, mark_tied
-from search.cluster_check import require_shared_storage
-from search.console import make_console
-from search.disk import require_writable
-from search.display import LiveTable
-from search.leaderboard import LEADERBOARD, Row, as_table, leaderboard, write_leaderboard
-from search.promote import BENCHMARK, BEST, promote
-from search.run_folder import STAND_INS, Staging, locked
+from search.results.choice import choose, mark_tied
+from search.results.leaderboard import LEADERBOARD, Row, as_table, leaderboard, write_leaderboard
+from search.results.promote import BENCHMARK, BEST, promote
+from search.screen.console import make_console
+from search.screen.live import LiveTable
+from search.screen.summary import gain, main_protocol, print_benchmark, print_how_to_load, savings, shown_path
 from search.smoke import smoke_spec
-from search.spec import SearchSpec
-from search.study import Study
-from search.summary import gain, main_protocol, print_benchmark, print_how_to_load, savings, shown_path
-from search.tuner import concurrency, connect, make_tuner
-from trainables.bases import resolve_base
+from search.spec.load import SearchSpec
+from search.staging import STAND_INS, Staging, locked
+from search.study.study import Study
+from search.tune.capacity import require_shared_storage
+from search.tune.disk import require_writable
+from search.tune.tuner import concurrency, connect, make_tuner
+from trainables.bases.families import resolve_base
 
 
 def run_search(
@@ -140,7 +140,7 @@ def _promoted(
 def _report(run: Path, console: Console) -> None:
     """Write the report. The search is done and its model exported: whatever goes wrong here must not undo that."""
     try:
-        from search.report import write_report
+        from search.report.write import write_report
 
         with console.status("Writing the report"):
             page = write_report(run)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.errors import InputError
-from search.dimensions import Dimension
-from search.space import Space
-from search.spec import SearchSpec
+from search.spec.dimensions import Dimension
+from search.spec.load import SearchSpec
+from search.spec.space import Space
 from trainables.config import TrialConfig
 
 MAX_ROWS = 600  # of each source file
@@ -28,7 +28,7 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     Raises:
         InputError: the data cannot be read, nothing is known of a base, or a `when` asks for a value that is cut.
     """
-    from trainables.stand_ins import make_stand_in
+    from trainables.model.stand_ins import make_stand_in
 
     space = spec.parsed_space()
     texts = list(_texts(spec))
@@ -63,8 +63,8 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
 
 
 def _texts(spec: SearchSpec) -> Iterator[str]:
-    from trainables.rows import Pair
-    from trainables.survey import read_pairs
+    from trainables.data.rows import Pair
+    from trainables.data.survey import read_pairs
 
     config = spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)})
     for number, pair in enumerate(read_pairs(config, spec.folder)):

@@ -12,9 +12,9 @@ from typing import Literal
 import pytest
 import torch
 
-from trainables import architectures
+from trainables.bases import architectures
 from trainables.config import TrialConfig
-from trainables.stand_ins import make_encoder, make_stand_in
+from trainables.model.stand_ins import make_encoder, make_stand_in
 
 Architecture = Literal["xlm-roberta", "bert", "camembert", "deberta-v2"]
 ARCHITECTURES: tuple[Architecture, ...] = ("xlm-roberta", "bert", "camembert", "deberta-v2")

@@ -15,12 +15,12 @@ import pytest
 from transformers import AutoConfig, AutoModel
 
 from tests.conftest import TEXTS
-from tests.toy import trial_data
+from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
-from trainables.export import export_model
-from trainables.model import build_model
-from trainables.plan import plan_rows, plan_table
-from trainables.stand_ins import train_tokenizer
+from trainables.export.export import export_model
+from trainables.model.build import build_model
+from trainables.model.stand_ins import train_tokenizer
+from trainables.plan.rows import plan_rows, plan_table
 from trainables.train import train
 
 COMMIT = "0" * 39 + "1"

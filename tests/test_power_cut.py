@@ -13,8 +13,8 @@ from evaluation.embeddings import unit_rows
 from evaluation.files import aside, put_in_place
 from tests.conftest import TEXTS, TinyBase
 from trainables.config import TrialConfig
-from trainables.export import export_model
-from trainables.model import build_model, forget_bases
+from trainables.export.export import export_model
+from trainables.model.build import build_model, forget_bases
 
 
 class Disk:

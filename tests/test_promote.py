@@ -11,15 +11,15 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from evaluation.retrieval import evaluate
-from search.leaderboard import Row, write_leaderboard
-from search.promote import BEST, export_from_run, finish
-from search.record import write_spec as write_record
-from search.spec import load_spec
-from search.trial import trial_folder
+from search.results.leaderboard import Row, write_leaderboard
+from search.results.promote import BEST, export_from_run, finish
+from search.spec.load import load_spec
+from search.spec.record import write_spec as write_record
+from search.tune.trial import trial_folder
 from tests.conftest import TinyBase
-from tests.toy import write_spec
+from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
-from trainables.data import TrialData, prepare
+from trainables.data.prepared import TrialData, prepare
 from trainables.train import train
 
 METRIC = "ndcg@10"
@@ -70,7 +70,7 @@ def test_what_asks_for_no_gpu_ends_on_the_cpu(
     run: Path, finished: tuple[Path, Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a machine whose default device is another, here torch's own without memory: nothing can be read from it."""
-    monkeypatch.setattr("trainables.model.resolve_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr("trainables.model.build.resolve_device", lambda device: torch.device(device or "meta"))
     monkeypatch.setattr("sentence_transformers.base.model.get_device_name", lambda: "meta")
     document = finish(str(run), "toy", METRIC, asdict(finished[1]), "cpu")
     assert document["best"]["reload_cosine"] > 0.9999

@@ -58,7 +58,7 @@ class TrialConfig(BaseModel):
     )
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    batches: BatchStrategy = Field("in_batch", description="how batches are composed; see trainables/batches.py")
+    batches: BatchStrategy = Field("in_batch", description="how batches are composed: trainables/batches/sampler.py")
     mixed_share: float = Field(0.5, ge=0, le=1, description="mixed: share of the batches that are clustered")
     refresh: bool = Field(
         False, description="clustered, mixed: embed the training pairs anew each epoch with the model so far"

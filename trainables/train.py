@@ -16,19 +16,19 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, evaluate
-from trainables.bases import resolve_base
-from trainables.batches import batch_sampler_for, training_columns
-from trainables.checkpoint import load_weights, save_weights, trainable_parameters
+from trainables.bases.families import resolve_base
+from trainables.batches.negatives import most_negatives
+from trainables.batches.sampler import batch_sampler_for, training_columns
 from trainables.config import TrialConfig
-from trainables.data import TrialData
+from trainables.data.prepared import TrialData
 from trainables.distributed import device_batch, lead, world_size
-from trainables.losses import make_loss
-from trainables.memory import DeviceKind, fit_to_memory
-from trainables.model import build_model, training_prompts
-from trainables.negatives import most_negatives
-from trainables.precision import Precision, resolve_attention, resolve_device, resolve_precision
-from trainables.rungs import Rung, best_of, complete_rung, keep_best, rungs_done
-from trainables.sanity import SanityGate
+from trainables.model.build import build_model, training_prompts
+from trainables.model.precision import Precision, resolve_attention, resolve_device, resolve_precision
+from trainables.plan.memory import DeviceKind, fit_to_memory
+from trainables.training.checkpoint import load_weights, save_weights, trainable_parameters
+from trainables.training.losses import make_loss
+from trainables.training.rungs import Rung, best_of, complete_rung, keep_best, rungs_done
+from trainables.training.sanity import SanityGate
 
 EVAL_BATCH = 64
 

@@ -1,0 +1,1 @@
+"""Models side by side on any tasks, in one table."""

@@ -1,0 +1,1 @@
+"""A run's folder becomes one HTML page with its plots."""

@@ -1,0 +1,211 @@
+"""What a run's folder tells, gathered for its report. Reading takes no lock: a search may be at work in the folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from evaluation.errors import InputError
+from evaluation.retrieval import Scores
+from evaluation.task import RetrievalTask
+from search.report.axes import Axis, axes
+from search.results.choice import choose, mark_tied
+from search.results.importance import Importance, importances
+from search.results.leaderboard import Row, leaderboard
+from search.results.promote import BENCHMARK
+from search.screen.summary import main_protocol
+from search.spec.record import SPEC, read_record
+from search.staging import STAND_INS
+from search.study.study import JOURNAL
+from trainables.check.check import DataReport
+from trainables.data.prepared import load_report, load_task
+
+MOVERS = 10  # queries that are shown on each side
+SHOWN = 3  # passages of a query
+
+
+@dataclass(frozen=True)
+class Point:
+    """A dev evaluation of a trial."""
+
+    rung: int
+    score: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """A passage that a model ranked, and whether it is relevant."""
+
+    text: str
+    relevant: bool
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A test query whose score changed.
+
+    Attributes:
+        query: its text.
+        before, after: the metric with the base and with the best model.
+        relevant: how many passages answer it.
+        found_before, found_after: the first passages of each model.
+    """
+
+    query: str
+    before: float
+    after: float
+    relevant: int
+    found_before: tuple[Found, ...]
+    found_after: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything a report shows.
+
+    Attributes:
+        name: of the run.
+        spec: spec.json.
+        metric: that was maximised on dev.
+        rows: the leaderboard, ties marked.
+        curves: trial -> its dev evaluations in order.
+        axes: the searched fields, most important first.
+        importance: likewise; empty with too few trials.
+        benchmark: benchmark.json; none: the search has not come to it.
+        protocol: of the dev score and of the verdict.
+        errors: "base" or "best" -> metric -> standard error of its test score, on that protocol.
+        chosen: the trial that was merged, or would be; none: no trial is complete.
+        reason: why it was chosen.
+        improved, worsened: test queries that changed most.
+        data: what the data check found.
+        hours: wall time of the search.
+        smoke: whether the models are stand-ins, so that no score means anything.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    metric: str
+    rows: list[Row]
+    curves: dict[int, list[Point]]
+    axes: list[Axis]
+    importance: list[Importance]
+    benchmark: dict[str, Any] | None
+    protocol: str
+    errors: dict[str, dict[str, float]]
+    chosen: int | None
+    reason: str
+    improved: list[Mover]
+    worsened: list[Mover]
+    data: DataReport
+    hours: float
+    smoke: bool
+
+    @property
+    def row(self) -> Row | None:
+        """The chosen trial's row."""
+        return next((row for row in self.rows if row.trial == self.chosen), None)
+
+
+def gather(run: Path) -> RunData:
+    """Read a run's folder, of a search that has ended, was stopped or is at work.
+
+    Raises:
+        InputError: the folder is no run, or something in it is missing.
+    """
+    for name in (SPEC, JOURNAL):
+        if not (run / name).is_file():
+            raise InputError(f"{run}: no {name}; expected the folder of a search, such as runs/demo")
+    spec = read_record(run)
+    metric = spec["metric"]
+    study = _study(run)
+    trials = [
+        t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and "repeats" not in t.user_attrs
+    ]
+    curves = {trial.number: _curve(trial, metric) for trial in trials}
+    rungs = next((t.user_attrs["rung_1"].get("rungs", 0) for t in trials if "rung_1" in t.user_attrs), 0)
+    rows = mark_tied(leaderboard(trials, metric, rungs), run, metric)
+    path = run / BENCHMARK
+    benchmark: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    choice = choose(rows)
+    chosen = benchmark["best"]["trial"] if benchmark else choice.row.trial if choice else None
+    data = load_report(run / "data")
+    protocol: str = data.config.protocol
+    errors: dict[str, dict[str, float]] = {}
+    movers: list[Mover] = []
+    if benchmark:
+        protocol = main_protocol(benchmark, protocol) or protocol
+        scores = {label: Scores.load(run / "benchmark" / f"{label}-{protocol}.npz") for label in ("base", "best")}
+        errors = {label: {m: s.standard_error(m) for m in s.per_query} for label, s in scores.items()}
+        movers = _movers(load_task(run / "data", "test", protocol), scores["base"], scores["best"], metric)  # type: ignore[arg-type]  # a protocol's name
+    ranking = importances(trials, rows, spec["seed"])
+    return RunData(
+        name=spec["name"] or run.name,
+        spec=spec,
+        metric=metric,
+        rows=rows,
+        curves=curves,
+        axes=axes(trials, [one.field for one in ranking]),
+        importance=ranking,
+        benchmark=benchmark,
+        protocol=protocol,
+        errors=errors,
+        chosen=chosen,
+        # A benchmark of an earlier version may have chosen by other rules.
+        reason=choice.reason if choice and choice.row.trial == chosen else "",
+        improved=[m for m in movers if m.after > m.before][:MOVERS],
+        worsened=[m for m in reversed(movers) if m.after < m.before][:MOVERS],
+        data=data,
+        hours=float(study.user_attrs.get("elapsed_s", 0.0)) / 3600,
+        smoke=any(STAND_INS in Path(str(row.config.get("base", ""))).parts for row in rows),
+    )
+
+
+def _study(run: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(run / JOURNAL)))
+    names = optuna.get_all_study_names(storage)
+    if len(names) != 1:
+        raise InputError(f"{run / JOURNAL}: {len(names)} studies, expected the one of this search")
+    return optuna.load_study(study_name=names[0], storage=storage)
+
+
+def _curve(trial: FrozenTrial, metric: str) -> list[Point]:
+    records = [(rung, trial.user_attrs.get(f"rung_{rung}")) for rung in sorted(trial.intermediate_values)]
+    return [Point(rung, r["metrics"][metric], r["errors"][metric]) for rung, r in records if r]
+
+
+def _movers(task: RetrievalTask, before: Scores, after: Scores, metric: str) -> list[Mover]:
+    """The test queries, the most improved first."""
+    if before.query_ids != after.query_ids:
+        raise InputError("benchmark/: base and best were scored on different queries, expected the same")
+    change_Q = after.values(metric) - before.values(metric)
+    # The ends are all that is shown; texts of the middle are not looked up.
+    order = np.argsort(-change_Q, kind="stable")
+    ends = [*order[:MOVERS], *order[MOVERS:][-MOVERS:]]
+    return [_mover(task, before, after, metric, int(q)) for q in ends]
+
+
+def _mover(task: RetrievalTask, before: Scores, after: Scores, metric: str, q: int) -> Mover:
+    query = before.query_ids[q]
+    relevant = {passage for passage, grade in task.qrels[query].items() if grade > 0}
+
+    def found(top_ids: Sequence[str]) -> tuple[Found, ...]:
+        return tuple(Found(task.corpus[str(i)], str(i) in relevant) for i in top_ids[:SHOWN])
+
+    return Mover(
+        query=task.queries[query],
+        before=float(before.values(metric)[q]),
+        after=float(after.values(metric)[q]),
+        relevant=len(relevant),
+        found_before=found(before.top_ids_QK[q]),
+        found_after=found(after.top_ids_QK[q]),
+    )

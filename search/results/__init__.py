@@ -1,0 +1,1 @@
+"""Trials become rows, rows a choice, and the choice a merged and benchmarked model."""

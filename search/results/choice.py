@@ -1,0 +1,108 @@
+"""Which trial to keep: dev scores are noisy, so among trials that cannot be told apart the cheapest is the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evaluation.compare import compare
+from evaluation.errors import InputError
+from evaluation.retrieval import Scores
+from search.results.leaderboard import Row, stage
+from trainables.training.rungs import SCORES
+
+RESAMPLES = 2_000  # of each comparison, for a mark and not for a published interval: 0.4 s with 2,000 concepts
+RANKED = ("COMPLETE", "PRUNED")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trial to merge.
+
+    Attributes:
+        row: its row.
+        reason: one or two sentences for people.
+    """
+
+    row: Row
+    reason: str
+
+
+def checkpoint_folder(run: Path, row: Row) -> Path:
+    """The best rung's checkpoint, in the run's folder as it is found: a run that was moved still works."""
+    return run / "tune" / f"trial_{row.trial:04d}" / Path(row.checkpoint).name
+
+
+def mark_tied(rows: Sequence[Row], run: Path, metric: str) -> list[Row]:
+    """The rows with `tied` set: trials that the dev queries cannot tell from the best one.
+
+    The best is the first row, which is the best complete trial where there is one. Each other trial's best rung is
+    compared with the best's query by query, resampling concepts; tied means that the 95 % interval of the difference
+    includes zero. The intervals are not corrected for their number: that would tie more trials, not fewer.
+
+    With dev queries of a single concept nothing can be told apart and every trial is tied.
+
+    Raises:
+        InputError: a checkpoint's scores are gone.
+    """
+    best = next((row for row in rows if row.state in RANKED and row.checkpoint), None)
+    if best is None:
+        return list(rows)
+    reference = _scores(run, best)
+
+    def tied(row: Row) -> bool:
+        if row.state not in RANKED or not row.checkpoint:
+            return False
+        if row.trial == best.trial or len(set(reference.groups)) < 2:
+            return True
+        difference = compare(reference, _scores(run, row), metric, RESAMPLES)
+        return difference.low <= 0 <= difference.high
+
+    return [replace(row, tied=tied(row)) for row in rows]
+
+
+def choose(rows: Sequence[Row]) -> Choice | None:
+    """The cheapest of the complete trials that are tied with the best: fewest trainable parameters, then steps, then
+    the higher score. None when no trial is complete.
+
+    Args:
+        rows: a leaderboard that `mark_tied` has marked.
+    """
+    complete = [row for row in rows if row.state == "COMPLETE"]
+    if not complete:
+        return None
+    best = complete[0]
+    tied = [row for row in complete if row.tied]
+    chosen = min(tied, key=lambda row: (row.trainable or 0, row.steps, row.rank), default=best)
+    if len(tied) < 2:
+        reason = f"Trial {best.trial} is the best: no other complete trial is tied with it on dev."
+    else:
+        others = _listed([row.trial for row in tied])
+        reason = (
+            f"Complete trials {others} are statistically tied on dev (95 % interval of the difference includes 0). "
+        )
+        if chosen is best:
+            reason += f"Trial {best.trial} scores best and none of them is cheaper: it is kept."
+        else:
+            reason += (
+                f"The cheapest is kept: trial {chosen.trial}, dev {chosen.score:.4f} with {_cost(chosen)}, "
+                f"rather than trial {best.trial}, {best.score:.4f} with {_cost(best)}."
+            )
+    return Choice(chosen, reason + stage(chosen))
+
+
+def _scores(run: Path, row: Row) -> Scores:
+    path = checkpoint_folder(run, row) / SCORES
+    try:
+        return Scores.load(path)
+    except InputError:
+        raise InputError(f"{path}: no such file, expected the dev scores of trial {row.trial}") from None
+
+
+def _cost(row: Row) -> str:
+    return f"{row.trainable or 0:,} trainable parameters and {row.steps:,} steps"
+
+
+def _listed(trials: Sequence[int]) -> str:
+    return ", ".join(map(str, trials[:-1])) + f" and {trials[-1]}"

@@ -1,0 +1,1 @@
+"""The YAML file of a search: read, checked, and parsed into a space of configurations."""

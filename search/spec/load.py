@@ -1,0 +1,334 @@
+"""SearchSpec: the YAML file of a search, validated before anything heavy is imported.
+
+A sparse, commented file comes in; `spec.json` in the run's folder holds every default written out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from evaluation.errors import InputError
+from search.spec.dimensions import Dimension, default, did_you_mean
+from search.spec.space import Space
+from search.spec.starts import best_of
+from trainables.data.config import DataConfig
+
+METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
+
+
+class Section(BaseModel):
+    """A part of the spec: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SamplerSpec(Section):
+    """Who proposes configurations."""
+
+    name: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    startup: int = Field(
+        8, ge=0, description="tpe, gp: trials drawn at random, starting points included, before it models"
+    )
+
+
+class PrunerSpec(Section):
+    """Who stops bad trials. Steps are rungs: equal shares of a trial's training."""
+
+    name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = "halving"
+    reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung")
+    percentile: float = Field(50.0, gt=0, lt=100, description="percentile: share of the trials at a rung that go on")
+    startup: int = Field(3, ge=0, description="median, percentile: finished trials before anything is stopped")
+    p_value: float = Field(
+        0.05, gt=0, lt=1, description="wilcoxon: chance of stopping a trial that is as good as the best at its rung"
+    )
+    patience: int = Field(1, ge=0, description="patient: rungs without improvement that are forgiven")
+
+
+class BudgetSpec(Section):
+    """When the search ends: whichever comes first."""
+
+    trials: int = Field(20, ge=1)
+    hours: float | None = Field(
+        None, gt=0, description="wall time after which no trial starts; those that run go to their end"
+    )
+    device_hours: float | None = Field(
+        None, gt=0, description="training and dev evaluation, times the GPUs of a trial (without any: its CPU cores)"
+    )
+    target: float | None = Field(None, gt=0, le=1, description="dev score that is good enough")
+    patience: int | None = Field(None, ge=1, description="finished trials in a row without a better score")
+
+
+class ResourcesSpec(Section):
+    """What one trial takes, and how many run at once."""
+
+    cpus: int = Field(1, ge=1, description="CPU cores of a trial's process, and its torch threads")
+    gpus: float = Field(0, ge=0, description="GPUs of a trial's process; a fraction lets several trials share one")
+    workers: int = Field(
+        1, ge=1, description="processes that train one trial together, each on its own GPU; they share out its batches"
+    )
+    memory_gb: float | None = Field(
+        None, gt=0, description="GiB of its device that a trial may take; none: its share of the GPU, no limit on CPUs"
+    )
+    concurrent: int = Field(0, ge=0, description="trials at once; 0: as many as fit the cluster")
+    retries: int = Field(2, ge=0, description="restarts of a trial whose worker died, from its last rung")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_fraction(cls, gpus: float) -> float:
+        if gpus > 1:
+            raise ValueError("a process takes one GPU or a fraction of one; expected at most 1, and workers for more")
+        return gpus
+
+    @model_validator(mode="after")
+    def _own_gpu_each(self) -> ResourcesSpec:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(f"gpus: {self.gpus:g} with {self.workers} workers; expected 1, each on a GPU of its own")
+        return self
+
+
+class StartFromSpec(Section):
+    """An earlier run whose best configurations are tried first."""
+
+    run: str = Field(description="its folder")
+    top: int = Field(3, ge=1, description="how many of its trials")
+
+
+class SearchSpec(Section):
+    """One search, complete."""
+
+    name: str = Field("", description="of the run's folder; empty: the file's name")
+    seed: int = Field(42, ge=0)
+    data: DataConfig
+    space: dict[str, Any]
+    constraints: list[str] = Field(
+        default_factory=list, description="between fields that hold numbers, such as r * batch_size <= 1024"
+    )
+    start: list[dict[str, Any]] = Field(default_factory=list, description="configurations that are tried first")
+    continue_from: str | None = Field(
+        None, description="folder of an ended run: its best model is the base, its rows come before the new ones"
+    )
+    start_from: StartFromSpec | None = Field(None, description="an earlier run; its best join `start`")
+    metric: str = Field("ndcg@10", description="dev metric that is maximised")
+    minimize: Literal["trainable", "eval_s"] | None = Field(
+        None,
+        description="a second objective: trained parameters, or seconds of a dev evaluation; needs pruner none",
+    )
+    sampler: SamplerSpec = Field(default_factory=SamplerSpec)
+    pruner: PrunerSpec = Field(default_factory=PrunerSpec)
+    budget: BudgetSpec = Field(default_factory=BudgetSpec)
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _record: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_exists(cls, metric: str) -> str:
+        if not METRIC.fullmatch(metric):
+            raise ValueError(
+                "no such metric; expected recall, precision, success, mrr, ndcg or map with @k, as in ndcg@10"
+            )
+        return metric
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths of the spec start from."""
+        return self._folder
+
+    @property
+    def earlier_data(self) -> Path | None:
+        """Data folder of the run that this one continues."""
+        return None if self.continue_from is None else self.folder / self.continue_from / "data"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run whose spec.json this is recorded: versions, hash of the data, commits. Empty for a YAML file."""
+        return self._record
+
+    def parsed_space(self) -> Space:
+        return Space.parse(self.space, self.seed, self.constraints)
+
+
+def load_spec(path: Path, base: str | None = None) -> SearchSpec:
+    """Read a spec, YAML or JSON, check it whole and write its defaults out.
+
+    `base` replaces the spec's base, as `--base` does on the command line.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown key, a wrong type, an empty or impossible space, a starting point
+            outside the space. The message is one line: file, key, what was expected.
+    """
+    raw = _read(path)
+    if base is not None:
+        raw["space"] = {**(raw.get("space") or {}), "base": base}
+    if path.name == "spec.json":
+        # A run's own spec.json: what it records about the run is no part of the spec.
+        folder = Path(raw.get("folder", path.parent))
+        record = raw.get("record", {})
+        raw = {key: raw[key] for key in SearchSpec.model_fields if key in raw}
+    else:
+        folder, record = path.parent, {}
+    if isinstance(earlier := raw.get("continue_from"), str):
+        best, space = _best_of(folder / earlier, path), raw.get("space") or {}
+        if space.get("base", best) != best:
+            raise InputError(
+                f"{path}: space.base: {space['base']!r} beside continue_from, whose best model is the base; expected "
+                "one of the two"
+            )
+        raw["space"] = {"base": best, **space}
+    try:
+        spec = SearchSpec.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error, SearchSpec)}") from None
+    if not spec.name:
+        spec = spec.model_copy(update={"name": path.stem})
+    if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):
+        raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
+    spec._folder, spec._record = folder.resolve(), record
+    try:
+        return _checked(spec)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _best_of(run: Path, spec: Path) -> str:
+    if not (run / "best" / "modules.json").is_file():
+        raise InputError(f"{spec}: continue_from: {run} holds no best/; expected the folder of a search that has ended")
+    return str((run / "best").resolve())
+
+
+def _checked(spec: SearchSpec) -> SearchSpec:
+    """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
+    space = spec.parsed_space()
+    if spec.minimize and spec.pruner.name != "none":
+        raise InputError(
+            f"pruner.name: {spec.pruner.name} beside minimize: with two objectives no trial is worse than another "
+            "before its end; expected none"
+        )
+    if spec.pruner.name == "patient" and spec.pruner.patience > (most := space.rungs - 3):
+        raise InputError(
+            f"pruner.patience: {spec.pruner.patience} with {space.rungs} rungs forgives every rung at which a trial "
+            f"could be stopped; expected at most {max(most, 0)}, and 3 rungs or more"
+        )
+    if spec.start_from is not None:
+        points = best_of(spec.folder / spec.start_from.run, space, spec.start_from.top)
+        new = [point for point in points if point not in spec.start]
+        spec = spec.model_copy(update={"start": [*spec.start, *new], "start_from": None})
+    if not space.searched:
+        raise InputError("space: nothing to search, every field has one value; expected a list or a range")
+    if next(space.configs(), None) is None:
+        if not spec.constraints:
+            space.at({})  # says what cannot be
+        raise InputError("constraints: no configuration of the space meets them")
+    _named_code_only(space)
+    _shared_out(space, spec.resources.workers)
+    for i, point in enumerate(spec.start):
+        space.point(point, f"start[{i}]")
+    if spec.sampler.name == "grid":
+        space.grid()
+    if spec.sampler.name == "gp":
+        space.require_unconditional("sampler gp")
+        if spec.constraints:
+            raise InputError(
+                "constraints: sampler gp cannot learn them and would propose what they forbid; expected tpe"
+            )
+    return spec
+
+
+def _shared_out(space: Space, workers: int) -> None:
+    """Raises InputError where the workers of a trial cannot share out its batches evenly."""
+    unsearched = Dimension("batch_size", values=(default("batch_size"),))
+    sizes = [dimension for dimension in space.dimensions if dimension.name == "batch_size"] or [unsearched]
+    for dimension in sizes:
+        # Of a range, the ends and the step; without a step every whole number between.
+        for value in dimension.values or (*dimension.corners(), dimension.step or 1):
+            if value % workers:
+                raise InputError(
+                    f"space.batch_size: {dimension}, expected multiples of {workers}, the workers of a trial"
+                )
+
+
+def _named_code_only(space: Space) -> None:
+    """Running a base's own code is decided for that base, never for whatever else the space names.
+
+    Raises:
+        InputError: trust_remote_code is true for several bases at once.
+    """
+    if len({config.base for config in space.configs()}) == 1:
+        return
+    if any(d.name == "trust_remote_code" and d.contains(True) and "base" not in d.when for d in space.dimensions):
+        raise InputError(
+            "space.trust_remote_code: true for several bases; "
+            "expected [{when: {base: THE_ONE}, values: [true]}, {values: [false]}]"
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a search spec (YAML)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        raw = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path}: not {'JSON' if path.suffix == '.json' else 'YAML'}: {error}".replace("\n", " ")
+        ) from None
+    if not isinstance(raw, Mapping):
+        raise InputError(f"{path}: expected keys such as data and space, got {type(raw).__name__}")
+    return dict(raw)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float) and key in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            keys.add(key if isinstance(key, str | int | float) else str(key))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first error of a validation as `key.path: what was expected`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "tagged-")))
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key{did_you_mean(str(first['loc'][-1]), _keys_beside(model, first['loc']))}"
+    if first["type"] == "missing":
+        return f"{where}: missing"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = repr(first["input"])
+    got = f", got {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    return f"{where}: {message[0].lower()}{message[1:]}{got}"
+
+
+def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    for part in location[:-1]:
+        info = model.model_fields.get(str(part))
+        annotation = info.annotation if info else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

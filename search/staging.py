@@ -1,0 +1,190 @@
+"""A run's folder: who works in it, what happens to an earlier run of the same name, what may change on a resume."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+from rich.console import Console
+from rich.markup import escape
+
+from evaluation.errors import InputError
+from search.results.leaderboard import LEADERBOARD, read_leaderboard
+from search.results.promote import BENCHMARK
+from search.spec.load import SearchSpec
+from search.spec.record import SPEC, read_record, write_spec
+from search.study.study import JOURNAL
+from trainables.bases.hub import fetch
+from trainables.bases.token_counts import token_counts
+from trainables.data.prepared import prepare
+
+STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
+FREE_TO_CHANGE = ("budget", "resources", "name")
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run's lock; the system lets go of it when the process dies, however it dies.
+
+    Raises:
+        InputError: another search holds it.
+    """
+    lock = filelock.FileLock(run.with_name(f".{run.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(
+            f"{run}: another `embtune search` is at work in this folder; expected it to end first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Staging:
+    """A run's folder in the making: nothing of an earlier run is touched, and nothing appears, before `settle`."""
+
+    def __init__(self, spec: SearchSpec, run: Path, resume: bool) -> None:
+        """Decide between a new run and going on with the one that is there.
+
+        Raises:
+            InputError: the folder holds an unfinished search and --resume is missing, or is the run to continue from.
+        """
+        self._spec, self._run, self._resume = spec, run, resume
+        if spec.continue_from is not None and (spec.folder / spec.continue_from).resolve() == run.resolve():
+            raise InputError(f"{run}: is the run that continue_from names; expected another name for the new one")
+        unfinished = (run / JOURNAL).exists() and not (run / BENCHMARK).exists()
+        if unfinished and not resume and not _all_failed(run):
+            raise InputError(
+                f"{run}: holds a search that has not ended; expected --resume to go on with it, or another name"
+            )
+        self.going_on = resume and (run / JOURNAL).exists()
+        self._folder = run.with_name(f".{run.name}.new")
+
+    def __enter__(self) -> Staging:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def prepare(self, console: Console) -> None:
+        """Fetch the bases, read, check and split the data, and record the spec; on a resume, compare with the run.
+
+        Raises:
+            InputError: a base cannot be had or has no safetensors; the data cannot be used; or, on a resume, the data
+                or the spec is not the run's.
+        """
+        configs = {config.base: config for config in self._spec.parsed_space().configs()}
+        with console.status("Fetching " + ", ".join(configs)):
+            commits = {
+                base: fetch(base, config.revision, code=config.trust_remote_code)[1] for base, config in configs.items()
+            }
+        with console.status("Reading and splitting the data"):
+            report = prepare(
+                self._spec.data,
+                self._spec.folder,
+                self._spec.seed,
+                self._folder / "data",
+                earlier=self._spec.earlier_data,
+                tokens=token_counts(next(iter(configs.values()))),
+            )
+        if self.going_on:
+            stored = read_record(self._run)
+            check_same_search(self._spec, stored, self._run)
+            for base, commit in stored["record"]["base_commits"].items():
+                if commit != commits.get(base):
+                    raise InputError(
+                        f"{self._run}: {base} was at commit {commit} and is now at {commits.get(base)}; "
+                        "expected the same weights (pin them with revision), or another name"
+                    )
+            if stored["record"]["data_hash"] != report.content_hash:
+                raise InputError(
+                    f"{self._run}: the data has changed since the search began; expected the same rows, or another name"
+                )
+        write_spec(self._spec, self._folder, report.content_hash, commits)
+        for line in _unlike(self._spec.record, read_record(self._folder)["record"]):
+            console.print(f"[yellow]not as in the recorded run:[/] {line}", highlight=False, soft_wrap=True)
+        parts = [f"{p} {n:,} rows of {report.concepts[p]:,} concepts" for p, n in report.kept.items()]
+        console.print("data: " + ", ".join(parts), highlight=False)
+        for finding in report.findings:
+            console.print(f"  {finding.count:,} {finding.what} ({finding.action})", markup=False, highlight=False)
+
+    def settle(self, console: Console) -> None:
+        """Put the folder in place. An ended run of the same name is kept under another."""
+        if self.going_on:
+            (self._folder / SPEC).replace(self._run / SPEC)  # the budget may be another
+            console.print(f"Going on with {self._run}", highlight=False)
+            return
+        if self._resume:
+            console.print(
+                f"[yellow]Nothing to resume in {escape(str(self._run))}:[/] a new search begins", highlight=False
+            )
+        if self._run.exists():
+            ended = (self._run / BENCHMARK) if (self._run / BENCHMARK).exists() else self._run
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(ended.stat().st_mtime))
+            kept = self._run.with_name(f"{self._run.name}-{stamp}")
+            self._run.rename(kept)
+            console.print(f"The earlier run was kept: {kept}", highlight=False)
+        self._folder.rename(self._run)
+
+
+def _unlike(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What makes a run that repeats another one from its spec.json score otherwise."""
+    if not recorded:
+        return []
+    lines = [] if recorded["data_hash"] == now["data_hash"] else ["the data"]
+    for key in ("base_commits", "versions"):
+        for name, before in recorded[key].items():
+            if name in now[key] and before != now[key][name]:  # --base may have put another base in its place
+                lines.append(f"{name} was {before}, is {now[key][name]}")
+    return lines
+
+
+def _all_failed(run: Path) -> bool:
+    """Whether the search came to its end without a model: nothing is left that could go on."""
+    if not (run / LEADERBOARD).exists():
+        return False
+    _, rows = read_leaderboard(run)
+    return bool(rows) and all(row.state not in ("RUNNING", "COMPLETE") for row in rows)
+
+
+def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> None:
+    """More trials or other resources may be asked for; anything else would mix two experiments in one study.
+
+    Raises:
+        InputError: names the first key that differs, with both values.
+    """
+    now = spec.model_dump(mode="json")
+    resources = stored["resources"]
+    before, after = resources.get("workers", 1), spec.resources.workers
+    if before != after:  # a trial that goes on would have its rungs at other shares of its training
+        raise InputError(
+            f"{run}: resources.workers was {before} and is now {after}; expected the same, or another name"
+        )
+    if (resources["gpus"] > 0) != (spec.resources.gpus > 0):  # other number formats give other scores
+        raise InputError(
+            f"{run}: resources.gpus was {resources['gpus']:g} and is now {spec.resources.gpus:g}; expected trials on "
+            "the same kind of device, or another name"
+        )
+    for key in now:
+        if key not in FREE_TO_CHANGE and now[key] != stored.get(key):
+            where, before, after = _first_difference(stored.get(key), now[key], key)
+            raise InputError(
+                f"{run}: {where} was {before!r} and is now {after!r}; expected the same spec, or another name"
+            )
+
+
+def _first_difference(before: Any, after: Any, where: str) -> tuple[str, Any, Any]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(k for k in after if k not in before)]:
+            if before.get(key) != after.get(key):
+                return _first_difference(before.get(key), after.get(key), f"{where}.{key}")
+    return where, before, after

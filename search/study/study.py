@@ -1,0 +1,237 @@
+"""The memory of a search: one Optuna study, kept in `study.journal` in the run's folder.
+
+Everything that decides what comes next is in the study: configurations, rung values, states. Nothing else has to
+survive a crash. The sampler is made anew for each trial, seeded by the search's seed and the trial's number: a search
+that goes on after a crash proposes what the uninterrupted search would have proposed, where a restored or reopened
+sampler would start its random numbers again.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from evaluation.errors import InputError
+from search.spec.load import SearchSpec
+from search.study.budget import best_rung, left, spent
+from search.study.journal import Journal
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
+from trainables.config import TrialConfig
+from trainables.training.rungs import keep_best
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+JOURNAL = "study.journal"
+MAX_REPEATS = 100  # proposals in a row that are known already, after which the space counts as exhausted
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: its number in the study and its configuration."""
+
+    number: int
+    config: TrialConfig
+
+
+class Study:
+    """One search's trials, proposals and verdicts. One process writes it: the driver, which holds the run's lock."""
+
+    def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1) -> None:
+        self.spec = spec
+        self.space = spec.parsed_space()
+        self._run, self._concurrent = run, concurrent
+        self._journal = Journal(run / JOURNAL)
+        self._storage = JournalStorage(self._journal)
+        # A run that goes on under another name goes on with the study that it has.
+        stored = optuna.get_all_study_names(self._storage)
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=stored[0] if stored else spec.name,
+            directions=["maximize", "minimize"] if spec.minimize else ["maximize"],
+            pruner=make_pruner(spec.pruner, self.space.rungs, run, spec.metric),
+            load_if_exists=True,
+        )
+        self.halted = ""  # why the search cannot go on now, such as a full disk; it can be resumed
+        self._used_up = ""
+        self._wait_for: int | None = None  # ended trials at which no new proposal came
+        self._live: dict[int, optuna.Trial] = {}
+        self._resumable = [t.number for t in self._study.get_trials(states=(TrialState.RUNNING,))]
+        self._elapsed_before = float(self._study.user_attrs.get("elapsed_s", 0.0))
+        self._opened = time.monotonic()
+        if not self._study.user_attrs.get("starts_enqueued"):
+            # Once only: a reopened study that enqueues them again would run them again.
+            with self._journal.together():
+                for i, start in enumerate(spec.start):
+                    self._study.enqueue_trial(self.space.point(start, f"start[{i}]"))
+                for point in self.space.grid(spec.seed) if spec.sampler.name == "grid" else ():
+                    self._study.enqueue_trial(point)
+                self._study.set_user_attr("starts_enqueued", True)
+
+    @property
+    def note(self) -> str:
+        """What was found wrong with the journal and set right; empty when all was well."""
+        return self._journal.note
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """Trials that were proposed to run, in order: without those that repeat a known one or are infeasible."""
+        return [t for t in self._study.get_trials(deepcopy=False) if "config" in t.user_attrs]
+
+    def next_trial(self) -> Proposal | None:
+        """The next configuration to run: first the trials that a stopped search left running, then new proposals.
+
+        A proposal equal to an ended trial is not run again: its known result is told to the study and another one is
+        asked for. So is an infeasible combination, which the study learns as a violated constraint. One equal to a
+        running or a failed trial is dropped: there is nothing to tell. None when there is nothing to propose, now or,
+        as `exhausted` then says, ever.
+        """
+        if self._resumable:
+            number = self._resumable.pop(0)
+            frozen = self.trial(number)
+            self._live[number] = optuna.trial.Trial(self._study, frozen._trial_id)
+            return Proposal(number, TrialConfig.model_validate(frozen.user_attrs["config"]))
+        if self._wait_for == self._ended():
+            return None
+        turns_down = 0
+        while not self.exhausted():
+            with self._journal.together():
+                self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self._concurrent)
+                trial = self._study.ask()
+                config = self._feasible(trial)
+                if config is not None and not self._known(trial, config):
+                    trial.set_user_attr("config", config.model_dump(mode="json"))
+                    self._live[trial.number] = trial
+                    return Proposal(trial.number, config)
+            turns_down += 1
+            if turns_down == MAX_REPEATS and self.spec.sampler.name != "grid":
+                if self.unfinished():
+                    self._wait_for = self._ended()  # what the running trials teach may lead elsewhere
+                    return None
+                self._used_up = f"{MAX_REPEATS} proposals in a row were known already or infeasible"
+        return None
+
+    def report(self, number: int, rung: int, record: Mapping[str, Any]) -> bool:
+        """Take a trial's dev metrics at a rung; True when the trial should stop here, and is PRUNED from now on.
+
+        A rung that the study has already, as a resumed trial repeats it, is not taken twice.
+        """
+        trial = self._live[number]
+        value = float(record["metrics"][self.spec.metric])
+        frozen = self.trial(number)
+        if frozen.state.is_finished():
+            return True
+        if rung in frozen.intermediate_values:
+            return False  # its verdict was to go on
+        with self._journal.together():
+            trial.set_user_attr(f"rung_{rung}", dict(record))
+            self._study.set_user_attr("elapsed_s", round(self.hours() * 3600, 1))
+            if self.spec.minimize:  # trial.report and should_prune refuse two objectives
+                self._storage.set_trial_intermediate_value(frozen._trial_id, rung, value)
+                return False
+            trial.report(value, rung)
+            stopped = rung < self.space.rungs and trial.should_prune()
+            if stopped:
+                self._study.tell(trial, state=TrialState.PRUNED)
+        if stopped:
+            self._tidy(record)  # it never goes on
+        return stopped
+
+    def complete(self, number: int) -> None:
+        """The trial ran to its end: told with its best rung's value, since that rung's weights are the ones kept.
+
+        A trial that was stopped before its last rung, as Ctrl-C does, stays RUNNING and is gone on with on a resume.
+        """
+        frozen = self.trial(number)
+        if frozen.state.is_finished() or self.space.rungs not in frozen.intermediate_values:
+            return
+        best, value = best_rung(frozen)
+        second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []
+        with self._journal.together():
+            self._study.tell(self._live[number], [value, *second])
+
+    def fail(self, number: int, reason: str) -> None:
+        """The trial cannot go on; the search can."""
+        frozen = self.trial(number)
+        if frozen.state.is_finished():
+            return
+        with self._journal.together():
+            self._live[number].set_user_attr("failure", reason)
+            self._study.tell(self._live[number], state=TrialState.FAIL)
+        if frozen.last_step is not None:
+            self._tidy(frozen.user_attrs[f"rung_{frozen.last_step}"])
+
+    def _tidy(self, record: Mapping[str, Any]) -> None:
+        """Keep the best rung's weights of the trial whose rung this is, in the run's folder as it is found."""
+        keep_best(self._run / "tune" / Path(record["folder"]).parent.name, self.spec.metric)
+
+    def _ended(self) -> int:
+        return sum(t.state.is_finished() for t in self.trials)
+
+    def unfinished(self) -> bool:
+        """Whether trials were started that have not ended."""
+        return any(t.state == TrialState.RUNNING for t in self.trials)
+
+    def trial(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def exhausted(self) -> str:
+        """Why no further trial is proposed; empty while the budget lasts."""
+        if self._used_up:
+            return self._used_up
+        if reason := spent(self.spec, self.trials, self.hours()):
+            return reason
+        if self.spec.sampler.name == "grid" and not self._study.get_trials(states=(TrialState.WAITING,)):
+            return "every point of the grid was proposed"
+        return ""
+
+    def left(self) -> str:
+        """What the budget still holds, for people."""
+        return left(self.spec, self.trials, self.hours(), self._concurrent)
+
+    def hours(self) -> float:
+        """Wall time of the search so far, without the time between a stop and a resume."""
+        return (self._elapsed_before + time.monotonic() - self._opened) / 3600
+
+    def _next_seed(self) -> int:
+        number = len(self._study.get_trials(deepcopy=False))
+        return int(np.random.SeedSequence([self.spec.seed, number]).generate_state(1)[0])
+
+    def _feasible(self, trial: optuna.Trial) -> TrialConfig | None:
+        """The trial's configuration; none, and the trial told as a violated constraint, where it is infeasible."""
+        try:
+            config = self.space.sample(trial)
+        except InputError as error:
+            trial.set_user_attr("infeasible", str(error))
+            trial.set_constraint("feasible", 1.0)
+            self._study.tell(trial, state=TrialState.PRUNED)
+            return None
+        if self.space.constraints:
+            trial.set_constraint("feasible", 0.0)
+        return config
+
+    def _known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
+        """Whether another trial has this configuration; where it has ended, its result is told as this trial's."""
+        document = config.model_dump(mode="json")
+        twin = next((t for t in self.trials if t.user_attrs["config"] == document), None)
+        if twin is None:
+            return False
+        trial.set_user_attr("repeats", twin.number)
+        if twin.state in (TrialState.RUNNING, TrialState.FAIL):
+            self._study.tell(trial, state=TrialState.FAIL)  # nothing is known of it, yet or ever
+            return True
+        for rung, value in sorted(twin.intermediate_values.items()):
+            self._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
+        pruned = twin.state == TrialState.PRUNED
+        self._study.tell(trial, None if pruned else twin.values, state=twin.state)
+        return True

@@ -1,0 +1,114 @@
+"""Resources, failure policy and storage of a search -> a Ray Tuner."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from functools import partial
+from pathlib import Path
+
+import ray
+from ray import tune
+
+from evaluation.errors import InputError
+from search.spec.load import SearchSpec
+from search.study.study import Study
+from search.tune.bridge import NUMBER, bridge
+from search.tune.capacity import capacity
+from search.tune.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
+from search.tune.trial import run_trial, trial_folder
+
+# A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails
+# and its slot is lost for good.
+THREAD_TIMEOUT_S = "600"
+PROBE_S = 5.0
+
+
+def connect(address: str | None) -> None:
+    """Start Ray here, or join the cluster at `address` ("auto", or HOST:PORT of its head)."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own boxes, which verbose=0 does not silence
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    if address is not None:
+        _require_answer(address)
+    ray.init(
+        address=address or "local",  # without a word, Ray would join whatever was started on this machine last
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        include_dashboard=None if address else True,
+        runtime_env={"env_vars": worker_environment()},
+    )
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists() and token.stat().st_mode & 0o077:
+        token.chmod(0o600)  # Ray writes its token readable by everyone
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would ask for minutes.
+
+    Raises:
+        InputError: nobody answers at HOST:PORT within PROBE_S.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        if address == "auto":
+            return
+        raise InputError(f"--address {address}: expected auto, or HOST:PORT of the cluster's head")
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+    except OSError as error:
+        raise InputError(f"--address {address}: no Ray head answers there ({error})") from None
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of the workers."""
+    names = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN_PATH")
+    return {
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": THREAD_TIMEOUT_S,
+        "TOKENIZERS_PARALLELISM": "false",
+        # Each trial is a thread, and glibc gives each thread a heap of its own that later ones do not reuse.
+        "MALLOC_ARENA_MAX": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **{name: os.environ[name] for name in names if name in os.environ},
+    }
+
+
+def concurrency(spec: SearchSpec, autoscaled: bool = False) -> int:
+    """Trials at once: what the spec says, or what fits; never more than fit or than are wanted."""
+    fit = capacity(spec.resources, autoscaled)
+    return max(1, min(spec.resources.concurrent or fit, fit, spec.budget.trials))
+
+
+def make_tuner(
+    spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.Callback], concurrent: int
+) -> tune.Tuner:
+    """A Tuner for the trials that the study still has to run."""
+    take_memory_kills_for_deaths()
+    searcher, stopper = bridge(study)
+    trainable = partial(run_trial, run=str(run), metric=spec.metric, resources=spec.resources)
+    trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
+    request = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+    if spec.resources.workers > 1:
+        request = {"memory": 2**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
+    return tune.Tuner(
+        tune.with_resources(trainable, request),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,  # the study says when it is over
+            max_concurrent_trials=concurrent,  # without it a searcher's trials start ten seconds apart
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial_{trial.config[NUMBER]:04d}",
+            trial_dirname_creator=lambda trial: trial_folder(run, trial.config[NUMBER]).name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(run),
+            stop=stopper,
+            callbacks=[CountMemoryKills(), *callbacks],
+            failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )

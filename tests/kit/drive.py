@@ -1,0 +1,26 @@
+"""The driver of a search without its beginning and end, in a process of its own that tests can kill."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ray import tune
+
+from search.spec.load import load_spec
+from search.study.study import Study
+from search.tune.tuner import connect, make_tuner
+
+
+def drive(spec_path: Path, run: Path, callbacks: Sequence[tune.Callback] = ()) -> Study:
+    """Run the trials that the run's study still has to run, one at a time, on the Ray that is connected."""
+    spec = load_spec(spec_path)
+    study = Study(run, spec)
+    make_tuner(spec, run, study, list(callbacks), 1).fit()
+    return study
+
+
+if __name__ == "__main__":
+    connect(sys.argv[3])
+    drive(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,57 @@
+"""A small real data set for tests: the first concepts of the demo, and a spec over a tiny base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, prepare
+
+DEMO = Path(__file__).parents[2] / "search" / "presets" / "demo.jsonl"
+
+
+def write_pairs(path: Path, concepts: int = 60) -> Path:
+    """Write the rows of the demo's first concepts."""
+    rows = [json.loads(line) for line in DEMO.read_text(encoding="utf-8").splitlines()]
+    kept = set(list(dict.fromkeys(row["cluster_id"] for row in rows))[:concepts])
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows if row["cluster_id"] in kept]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def trial_data(folder: Path, concepts: int = 60) -> TrialData:
+    """Prepared data in `folder`/data."""
+    source = write_pairs(folder / "pairs.jsonl", concepts)
+    prepare(DataConfig(source=source.name), folder, 42, folder / "data")
+    return TrialData.load(folder / "data")
+
+
+def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> Path:
+    """A spec of a few short trials on a tiny base."""
+    write_pairs(folder / "pairs.jsonl", concepts)
+    spec: dict[str, Any] = {
+        "name": "toy",
+        "data": {"source": "pairs.jsonl"},
+        "space": {
+            "base": str(base),
+            "max_length": 24,
+            "targets": ["qv", "all-linear"],
+            "r": [2, 4],
+            "lr": {"low": 1e-4, "high": 1e-2, "log": True},
+            "batch_size": 16,
+            "precision": "fp32",
+            "rungs": 3,
+        },
+        "sampler": {"startup": 2},
+        "budget": {"trials": 5},
+        "resources": {"concurrent": 1},
+    }
+    for key, value in changes.items():
+        spec[key] = {**spec[key], **value} if isinstance(value, dict) and key in spec else value
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return path

@@ -1,0 +1,271 @@
+"""The whole path through the command line: real Ray, real Optuna, tiny real models."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from sentence_transformers import SentenceTransformer
+
+from search.results.leaderboard import read_leaderboard
+from search.screen.console import make_console
+from search.screen.summary import gain
+from search.spec.load import load_spec
+from search.staging import Staging
+from tests.conftest import TinyBase
+from tests.kit.command import EMBTUNE, embtune, embtune_here
+from tests.kit.toy import DEMO, write_spec
+
+
+def journal(run: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
+    return optuna.load_study(study_name=None, storage=storage)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A search that was killed in its first trial and then went on to its end."""
+
+    folder: Path
+    run: Path
+    killed: list[FrozenTrial]
+    refused: subprocess.CompletedProcess[str]
+    output: str
+
+
+@pytest.fixture(scope="module")
+def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("search")
+    run = folder / "runs" / "toy"
+    spec = write_spec(folder, tiny_base("xlm-roberta"), start=[{"r": 4, "targets": "qv", "lr": 5e-3}])
+    process = subprocess.Popen(
+        [*EMBTUNE, "search", str(spec)],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("tune/trial_0000/checkpoint-*/rung.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = journal(run).trials
+    refused = embtune_here("search", spec, cwd=folder)
+    finished = embtune("search", spec, "--resume", cwd=folder)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return Done(folder, run, killed, refused, finished.stdout)
+
+
+def test_the_run_folder_is_complete(done: Done) -> None:
+    for name in (
+        "spec.json",
+        "study.journal",
+        "leaderboard.json",
+        "benchmark.json",
+        "best/modules.json",
+        "report.html",
+    ):
+        assert (done.run / name).exists(), name
+    for part in ("train.jsonl", "dev.jsonl", "test.jsonl", "report.json"):
+        assert (done.run / "data" / part).stat().st_size
+    record = json.loads((done.run / "spec.json").read_text())
+    assert record["record"]["versions"]["ray"]
+    assert record["pruner"]["name"] == "halving"  # a default, written out
+
+
+def test_a_killed_search_goes_on_and_every_trial_is_there_once(done: Done) -> None:
+    assert [t.state for t in done.killed] == [TrialState.RUNNING]
+    assert done.refused.returncode == 2
+    assert "--resume" in done.refused.stderr
+    trials = journal(done.run).trials
+    assert [t.number for t in trials] == list(range(5))
+    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    (before,) = done.killed
+    assert before.params == trials[0].params
+    assert before.intermediate_values.items() <= trials[0].intermediate_values.items()
+
+
+def test_no_concept_stands_in_two_parts(done: Done) -> None:
+    concepts = {
+        part: {json.loads(line)["concept"] for line in (done.run / "data" / f"{part}.jsonl").read_text().splitlines()}
+        for part in ("train", "dev", "test")
+    }
+    assert not concepts["train"] & concepts["dev"]
+    assert not concepts["train"] & concepts["test"]
+    assert not concepts["dev"] & concepts["test"]
+
+
+def test_the_study_and_the_leaderboard_agree(done: Done) -> None:
+    study = journal(done.run)
+    metric, rows = read_leaderboard(done.run)
+    assert metric == "ndcg@10"
+    assert sorted(row.trial for row in rows) == [t.number for t in study.trials]
+    for row in rows:
+        trial = study.trials[row.trial]
+        assert row.state == trial.state.name
+        assert row.score == max(trial.intermediate_values.values())
+    assert rows[0].config["base"]
+    assert study.trials[0].params["lr"] == 5e-3  # the starting point, first
+
+
+def test_each_rung_is_told_with_its_own_score(done: Done) -> None:
+    told = re.findall(r"^trial (\d+): rung (\d)/3, ndcg@10 ([\d.]+)", done.output, flags=re.MULTILINE)
+    trials = journal(done.run).trials
+    assert {int(number) for number, *_ in told} == {t.number for t in trials}
+    for number, rung, score in told:
+        assert score == f"{trials[int(number)].intermediate_values[int(rung)]:.4f}"
+
+
+def test_a_bad_trial_was_pruned_in_the_study_and_stopped_for_real(done: Done) -> None:
+    pruned = [t for t in journal(done.run).trials if t.state == TrialState.PRUNED]
+    assert pruned
+    for trial in pruned:
+        assert 1 <= len(trial.intermediate_values) < 3
+        markers = list((done.run / "tune" / f"trial_{trial.number:04d}").glob("checkpoint-*/rung.json"))
+        assert len(markers) == len(trial.intermediate_values)
+    assert "The pruner stopped" in done.output
+    assert not list((done.run / "tune").glob("*/*/optimizer.pt"))  # what only a resume needs is gone once a trial ends
+
+
+def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
+    model = SentenceTransformer(str(done.run / "best"))
+    assert model.encode_query("DGFiP").shape == (32,)
+    benchmark = json.loads((done.run / "benchmark.json").read_text())
+    assert set(benchmark["protocols"]) == {"concept", "definition"}
+    comparison = benchmark["protocols"]["concept"]["comparisons"]["ndcg@10"]
+    assert comparison["low"] <= comparison["difference"] <= comparison["high"]
+    assert benchmark["best"]["reload_cosine"] >= 0.9999
+    assert "SentenceTransformer(" in done.output
+    _, verdict = gain(benchmark, "concept", base_kept=False)
+    assert verdict in " ".join(done.output.split())
+
+
+def test_the_leaderboard_command_prints_json_and_csv(done: Done) -> None:
+    shown = embtune_here("leaderboard", done.run, "--json", cwd=done.folder)
+    assert json.loads(shown.stdout)["rows"][0]["rank"] == 1
+    as_csv = embtune_here("leaderboard", done.run, "--csv", cwd=done.folder).stdout.splitlines()
+    assert len(as_csv) == 1 + len(read_leaderboard(done.run)[1])
+    assert "ndcg@10" in as_csv[0]
+
+
+def test_export_writes_the_best_and_a_chosen_trial(done: Done, tmp_path: Path) -> None:
+    assert embtune_here("export", done.run, tmp_path / "a", cwd=done.folder).returncode == 0
+    assert SentenceTransformer(str(tmp_path / "a")).encode_query("DGFiP").shape == (32,)
+    other = read_leaderboard(done.run)[1][1].trial
+    exported = embtune_here("export", done.run, tmp_path / "b", "--trial", str(other), cwd=done.folder)
+    assert exported.returncode == 0, exported.stderr
+    assert json.loads((tmp_path / "b" / "embtune.json").read_text())["trial"] == other
+    again = embtune_here("export", done.run, tmp_path / "a", cwd=done.folder)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "exists already" in again.stderr
+
+
+def test_a_search_that_is_over_resumes_to_more_trials_and_refuses_another_space(done: Done) -> None:
+    spec = done.folder / "toy.yaml"
+    before = {t.number: t.intermediate_values for t in journal(done.run).trials}
+    other = spec.read_text().replace("batch_size: 16", "batch_size: 8")
+    (done.folder / "other.yaml").write_text(other)
+    refused = embtune_here("search", "other.yaml", "--resume", cwd=done.folder)
+    assert refused.returncode == 2
+    assert "space.batch_size was 16 and is now 8" in refused.stderr
+    spec.write_text(spec.read_text().replace("trials: 5", "trials: 6"))
+    more = embtune("search", spec, "--resume", cwd=done.folder)
+    assert more.returncode == 0, more.stdout + more.stderr
+    after = {t.number: t.intermediate_values for t in journal(done.run).trials}
+    assert len(after) == 6
+    assert {number: after[number] for number in before} == before
+
+
+def test_a_search_continues_an_earlier_run_and_checks_what_was_forgotten(done: Done) -> None:
+    rows = [json.loads(line) for line in DEMO.read_text(encoding="utf-8").splitlines()]
+    known = {json.loads(line)["cluster_id"] for line in (done.folder / "pairs.jsonl").read_text().splitlines()}
+    new = [row for row in rows if row["cluster_id"] not in known][:150]
+    (done.folder / "new.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new))
+    spec = yaml.safe_load((done.folder / "toy.yaml").read_text())
+    del spec["space"]["base"]
+    del spec["start"]
+    spec |= {"name": "next", "data": {"source": "new.jsonl"}, "continue_from": "runs/toy", "budget": {"trials": 1}}
+    (done.folder / "next.yaml").write_text(yaml.safe_dump(spec))
+    finished = embtune("search", "next.yaml", cwd=done.folder)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "No-forgetting check" in finished.stdout
+    run = done.folder / "runs" / "next"
+    parts = {part: (run / "data" / f"{part}.jsonl").read_text() for part in ("train", "test", "old_test")}
+    assert parts["old_test"] == (done.run / "data" / "test.jsonl").read_text()
+    old_concepts = {json.loads(line)["concept"] for line in parts["old_test"].splitlines()}
+    assert not old_concepts & {json.loads(line)["concept"] for line in parts["train"].splitlines()}
+    assert read_leaderboard(run)[1][0].config["base"] == str(done.run / "best")
+    benchmark = json.loads((run / "benchmark.json").read_text())
+    assert benchmark["old_test"]["concepts"] == len(old_concepts)
+
+
+def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> None:
+    shutil.copytree(done.run, tmp_path / "toy")
+    spec = load_spec(done.folder / "toy.yaml")
+    with Staging(spec, tmp_path / "toy", resume=False) as staging:
+        staging.prepare(make_console())
+        staging.settle(make_console())
+    (kept,) = tmp_path.glob("toy-*")
+    assert (kept / "study.journal").read_bytes() == (done.run / "study.journal").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["data", "spec.json"]
+
+
+def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    spec = write_spec(tmp_path, tiny_base("bert"))
+    (tmp_path / "runs").mkdir()
+    with FileLock(tmp_path / "runs" / ".toy.lock"):
+        refused = embtune_here("search", spec, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "another `embtune search` is at work" in refused.stderr
+
+
+def test_an_unwritable_folder_is_one_line(tiny_base: TinyBase, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, tiny_base("bert"))
+    (tmp_path / "file").write_text("no folder")
+    refused = embtune_here("search", spec, "--runs", tmp_path / "file" / "runs", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "cannot be written" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler": {"nome": "tpe"}}, "sampler.nome: unknown key"),
+        ({"data": {"source": "none.jsonl"}}, "none.jsonl"),
+        ({"data": {"columns": {"anchor": "question"}}}, "question"),
+        ({"metric": "accuracy"}, "metric: no such metric"),
+        ({"space": {"r": []}}, "space.r: an empty list"),
+        ({"space": {"base": "/no/such/folder"}}, "/no/such/folder"),
+        ({"space": {"targets": "xyz"}}, "xyz"),
+        ({"space": {"base": ""}}, "space.base"),
+        ({"resources": {"cpus": 4096}}, "4096 CPUs"),
+    ],
+)
+def test_a_wrong_search_is_one_line_and_exit_code_2(
+    tiny_base: TinyBase, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    spec = write_spec(tmp_path, tiny_base("bert"), **change)
+    refused = embtune_here("search", spec, cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not list((tmp_path / "runs").glob("toy*"))
+    assert not list((tmp_path / "runs").glob(".toy.new"))

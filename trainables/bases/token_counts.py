@@ -1,0 +1,33 @@
+"""How many tokens a text is for a base: its own tokenizer, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+from trainables.bases import hub
+from trainables.bases.families import resolve_base
+from trainables.check.check import Tokens
+from trainables.config import TrialConfig
+
+
+def token_counts(config: TrialConfig) -> Tokens | None:
+    """Counts tokens as the trial's base will; None where its tokenizer.json is out of reach.
+
+    Raises:
+        InputError: nothing is known of the base.
+    """
+    base = resolve_base(config)
+    path = hub.find_file(config.base, "tokenizer.json", config.revision)
+    if path is None:
+        return None
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    prompts = {"anchor": base.query_prompt, "positive": base.passage_prompt}
+
+    def count(column: str, texts: Sequence[str]) -> list[int]:
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch([prompts[column] + text for text in texts])]
+
+    return Tokens(count, base.max_length)

@@ -1,0 +1,1 @@
+"""Which pairs meet in a batch, and which negatives they bring."""

@@ -1,0 +1,299 @@
+"""One pass over the source that keeps numbers, not texts: what each row is, and the part it goes to.
+
+A row takes about 80 bytes here, so a million rows are surveyed in little memory; texts are read again when they are
+written out or shown.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from evaluation.task import fold, read_jsonl
+from trainables.data.config import DataConfig
+from trainables.data.rows import PARTS, BadRow, DroppedRow, Pair, PairReader
+from trainables.data.sources import read_rows
+from trainables.data.splits import (
+    LEFT_OUT,
+    TRAIN,
+    UNDECIDED,
+    IntArray,
+    assign,
+    components,
+    draw,
+    leave_out_shared,
+    shares_text,
+    text_hash,
+)
+
+KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT = 0, 1, 2, 3  # why a pair is left out
+SHOWN = 3
+NO_KIND = -1
+GROUP_PREFIX = "group-"
+GROUP_NAME = re.compile(GROUP_PREFIX + "[0-9a-f]{16}")
+Hashes = NDArray[np.uint64]
+
+
+def matched(text: str) -> int:
+    """Hash of a text as texts are matched: white space and case folded."""
+    return text_hash(fold(text).casefold())
+
+
+@dataclass
+class Tally:
+    """How many rows, and for the first of them the place (file:line) and what to show of them."""
+
+    count: int = 0
+    places: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, row: BadRow | DroppedRow, text: str) -> None:
+        self.count += 1
+        if len(self.places) < SHOWN:
+            self.places.append((f"{row.file}:{row.line}", text))
+
+
+@dataclass
+class Survey:
+    """N pairs, in the order of the source.
+
+    Attributes:
+        rows: rows of the source, with those that could not be read or were dropped.
+        bad: rows that cannot be read.
+        dropped: rule of the spec -> rows it took.
+        missing_column: what to say of a column that is needed and not there; empty if there is none.
+        file_N, files: the file of each pair; line_N: its line there.
+        anchors_N, positives_N: hashes of the texts as they are matched.
+        groups_N: what is kept together: the concept, else rows that share a text.
+        group_names_N: for each pair the hash of its group's first passage.
+        has_concept_N: whether the source names the row's concept.
+        domains_N, domains: the domain of each pair, -1 where it has none.
+        kinds_N: 1 definition, 0 another kind, NO_KIND where the row has none.
+        negative_rows_M, negatives_M: the pair of each explicit negative, and the hash of its text.
+        false_negatives_M: whether the negative is a passage of the pair's own group.
+        anchor_chars_N, positive_chars_N: lengths in characters.
+        given: whether the source says of any row to which part it belongs.
+        parts_N: TRAIN, DEV, TEST or LEFT_OUT; reasons_N: why it is left out.
+    """
+
+    rows: int
+    bad: Tally
+    dropped: dict[str, Tally]
+    missing_column: str
+    file_N: IntArray
+    files: list[str]
+    line_N: IntArray
+    anchors_N: Hashes
+    positives_N: Hashes
+    groups_N: IntArray
+    group_names_N: Hashes
+    has_concept_N: NDArray[np.bool_]
+    domains_N: IntArray
+    domains: list[str]
+    kinds_N: NDArray[np.int8]
+    negative_rows_M: IntArray
+    negatives_M: Hashes
+    false_negatives_M: NDArray[np.bool_]
+    anchor_chars_N: IntArray
+    positive_chars_N: IntArray
+    given: bool
+    parts_N: NDArray[np.int8]
+    reasons_N: NDArray[np.int8]
+
+    def place(self, pair: int) -> str:
+        """file:line of a pair."""
+        return f"{self.files[self.file_N[pair]]}:{self.line_N[pair]}"
+
+
+def read_pairs(
+    config: DataConfig, folder: Path, earlier: Path | None = None, reader: PairReader | None = None
+) -> Iterator[Pair | BadRow | DroppedRow]:
+    """Every row of an earlier run's data folder and of the source: a pair, or the reason why it is none."""
+    if earlier is not None:
+        yield from earlier_pairs(earlier)
+    reader = reader or PairReader(config)
+    for row in read_rows(config, folder):
+        yield row if isinstance(row, BadRow) else reader.pair(row)
+
+
+def earlier_pairs(folder: Path) -> Iterator[Pair]:
+    """The rows of a run's data folder, pinned to their parts. Names that prepare gave to groups are taken off again."""
+    for part in PARTS:
+        for number, (_, row) in enumerate(read_jsonl(folder / f"{part}.jsonl"), start=1):
+            concept = None if GROUP_NAME.fullmatch(row["concept"]) else row["concept"]
+            yield Pair(
+                file=str(folder / f"{part}.jsonl"),
+                line=number,
+                part=part,
+                anchor=row["anchor"],
+                positive=row["positive"],
+                negatives=tuple(row["negatives"]),
+                concept=concept,
+                kind=row["kind"],
+                domain=row["domain"],
+                pinned=True,
+            )
+
+
+def survey(
+    config: DataConfig,
+    folder: Path,
+    seed: int,
+    earlier: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Survey:
+    """Read the source once and decide the part of each pair.
+
+    Args:
+        folder: where relative paths start.
+        seed: of the split.
+        earlier: an earlier run's data folder, whose rows are read first and keep their parts.
+        progress: called with the number of rows read so far.
+
+    Raises:
+        InputError: the source is missing or cannot be read any further.
+    """
+    reader = PairReader(config)
+    columns = _Columns(seed)
+    bad, dropped, rows = Tally(), dict[str, Tally](), 0
+    for pair in read_pairs(config, folder, earlier, reader):
+        rows += 1
+        if isinstance(pair, BadRow):
+            bad.add(pair, pair.problem)
+        elif isinstance(pair, DroppedRow):
+            dropped.setdefault(pair.rule, Tally()).add(pair, pair.text)
+        else:
+            columns.add(pair)
+        if progress is not None and rows % 1000 == 0:
+            progress(rows)
+    return columns.survey(config, rows, bad, dropped, reader.missing_column())
+
+
+class _Columns:
+    """Grows while the source is read."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._files: dict[str, int] = {}
+        self._domains: dict[str, int] = {}
+        self.line = array("q")
+        self._file, self._domain = array("i"), array("i")
+        self._anchor, self._positive, self._row, self._concept = array("Q"), array("Q"), array("Q"), array("Q")
+        self._test_draw, self._dev_draw = array("d"), array("d")
+        self._given, self._pinned, self._kind = array("b"), array("b"), array("b")
+        self._has_concept = array("b")
+        self._anchor_chars, self._positive_chars = array("i"), array("i")
+        self._negative_row, self._negative = array("q"), array("Q")
+
+    def add(self, pair: Pair) -> None:
+        passage = fold(pair.positive).casefold()
+        key = f"concept:{pair.concept}" if pair.concept is not None else f"passage:{passage}"
+        self._negative_row.extend([len(self.line)] * len(pair.negatives))
+        self._negative.extend(matched(negative) for negative in pair.negatives)
+        self._file.append(self._files.setdefault(pair.file, len(self._files)))
+        self.line.append(pair.line)
+        self._anchor.append(matched(pair.anchor))
+        self._positive.append(text_hash(passage))
+        self._row.append(text_hash(f"{fold(pair.anchor)}\0{fold(pair.positive)}\0{pair.concept}"))
+        self._concept.append(text_hash(key))
+        self._has_concept.append(pair.concept is not None)
+        self._test_draw.append(draw(self._seed, "test", key))
+        self._dev_draw.append(draw(self._seed, "dev", key))
+        domain = -1 if pair.domain is None else self._domains.setdefault(pair.domain, len(self._domains))
+        self._domain.append(domain)
+        self._given.append(PARTS.index(pair.part) if pair.part else UNDECIDED)
+        self._pinned.append(pair.pinned)
+        self._kind.append(NO_KIND if pair.kind is None else pair.kind == "definition")
+        self._anchor_chars.append(len(pair.anchor))
+        self._positive_chars.append(len(pair.positive))
+
+    def survey(
+        self, config: DataConfig, rows: int, bad: Tally, dropped: dict[str, Tally], missing_column: str
+    ) -> Survey:
+        anchors_N, positives_N = _array(self._anchor, np.uint64), _array(self._positive, np.uint64)
+        has_concept_N = _array(self._has_concept, np.bool_)
+        if has_concept_N.any():
+            groups_N = np.unique(_array(self._concept, np.uint64), return_inverse=True)[1].astype(np.int64)
+        else:
+            groups_N = components(anchors_N, positives_N)
+        given_N = _array(self._given, np.int8)
+        pinned_N = _array(self._pinned, np.bool_)
+        reasons_N = np.zeros(len(given_N), dtype=np.int8)
+        if config.drop.duplicates:
+            reasons_N[_repeats(_array(self._row, np.uint64), given_N)] = DUPLICATE
+        first = reasons_N == KEPT
+        domains_N = _array(self._domain, np.int64)
+        negative_rows_M, negatives_M = _array(self._negative_row, np.int64), _array(self._negative, np.uint64)
+        parts_N = np.full(len(given_N), LEFT_OUT, dtype=np.int8)
+        decided = assign(
+            groups_N[first],
+            _array(self._test_draw, np.float64)[first],
+            _array(self._dev_draw, np.float64)[first],
+            domains_N[first],
+            given_N[first],
+            pinned_N[first],
+            config.split.dev,
+            config.split.test,
+        )
+        parts_N[first] = decided
+        reasons_N[(parts_N == LEFT_OUT) & first] = TWO_SIDES
+        # What the earlier run trained on, its model has seen: it cannot judge the new rows of dev and test.
+        seen_N = pinned_N & (given_N == TRAIN)
+        parts_N[~pinned_N & (parts_N > TRAIN) & shares_text(anchors_N, positives_N, seen_N)] = LEFT_OUT
+        parts_N = leave_out_shared(parts_N, anchors_N, positives_N)
+        reasons_N[(parts_N == LEFT_OUT) & (reasons_N == KEPT)] = SHARED_TEXT
+        return Survey(
+            rows=rows,
+            bad=bad,
+            dropped=dropped,
+            missing_column=missing_column,
+            file_N=_array(self._file, np.int64),
+            files=list(self._files),
+            line_N=_array(self.line, np.int64),
+            anchors_N=anchors_N,
+            positives_N=positives_N,
+            groups_N=groups_N,
+            group_names_N=_group_names(groups_N, positives_N),
+            has_concept_N=has_concept_N,
+            domains_N=domains_N,
+            domains=list(self._domains),
+            kinds_N=_array(self._kind, np.int8),
+            negative_rows_M=negative_rows_M,
+            negatives_M=negatives_M,
+            false_negatives_M=_answers(groups_N, positives_N, groups_N[negative_rows_M], negatives_M),
+            anchor_chars_N=_array(self._anchor_chars, np.int64),
+            positive_chars_N=_array(self._positive_chars, np.int64),
+            given=bool((given_N[~pinned_N] != UNDECIDED).any()),
+            parts_N=parts_N,
+            reasons_N=reasons_N,
+        )
+
+
+def _group_names(groups_N: IntArray, positives_N: Hashes) -> Hashes:
+    _, first, inverse = np.unique(groups_N, return_index=True, return_inverse=True)
+    return positives_N[first][inverse]
+
+
+def _array(values: array[Any], dtype: DTypeLike) -> NDArray[Any]:
+    return np.array(values).astype(dtype)
+
+
+def _repeats(rows_N: Hashes, given_N: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Whether another row has the same texts and concept and goes before: by its given part, then by its place."""
+    repeats_N = np.ones(len(rows_N), dtype=bool)
+    order = np.argsort(-given_N, kind="stable")
+    repeats_N[order[np.unique(rows_N[order], return_index=True)[1]]] = False
+    return repeats_N
+
+
+def _answers(groups_N: IntArray, positives_N: Hashes, groups_M: IntArray, texts_M: Hashes) -> NDArray[np.bool_]:
+    """Whether each text is a passage of its group."""
+    spread = np.uint64(0x9E3779B97F4A7C15)  # odd, so distinct groups give distinct products
+    pairs_N = positives_N ^ (groups_N.astype(np.uint64) * spread)
+    return np.isin(texts_M ^ (groups_M.astype(np.uint64) * spread), pairs_N)

@@ -1,0 +1,1 @@
+"""A trained adapter becomes a merged model, checked and saved."""

@@ -1,0 +1,118 @@
+"""Tiny stand-ins of base models: same architecture and module names, random weights, a tokenizer of the user's texts.
+
+A search on stand-ins checks a specification and a cluster with no download; its scores mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
+
+from evaluation.errors import InputError
+from trainables.bases.families import resolve_base, usable_positions
+from trainables.config import TrialConfig
+from trainables.model.build import no_bars
+
+# <pad> has id 1, as in RoBERTa, whose positions start after it.
+_SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+_ROLES = {"cls_token": "<s>", "sep_token": "</s>"}
+
+
+def make_stand_in(
+    config: TrialConfig,
+    texts: Iterable[str],
+    folder: Path,
+    *,
+    width: int = 16,
+    layers: int | None = None,
+    vocabulary: int = 500,
+) -> Path:
+    """Write a stand-in of config.base under `folder`, named like the base, and return its path.
+
+    It has the base's architecture, layers (or `layers` of them), positions, prompts, pooling and maximum length, with
+    `width` for the hidden size and a vocabulary of at most `vocabulary` pieces. Works without network for the known
+    families. Raises InputError when nothing is known of the base.
+    """
+    base = resolve_base(config)
+    path = folder / config.base.rstrip("/").rsplit("/", 1)[-1]
+    encoder = make_encoder(base.figures, texts, path, width=width, layers=layers, vocabulary=vocabulary)
+    model = SentenceTransformer(
+        modules=[encoder, Pooling(width, base.pooling.split("+")), Normalize()],
+        prompts={"query": base.query_prompt, "document": base.passage_prompt},
+        device="cpu",
+    )
+    model.max_seq_length = base.max_length
+    with no_bars():
+        model.save(str(path), create_model_card=False)
+    return path
+
+
+def make_encoder(
+    figures: dict[str, Any],
+    texts: Iterable[str],
+    path: Path,
+    *,
+    width: int = 16,
+    layers: int | None = None,
+    vocabulary: int = 500,
+) -> Transformer:
+    """Write a plain encoder of these figures' architecture, shrunk, with its tokenizer to `path`; return it loaded."""
+    tokenizer = train_tokenizer(texts, vocabulary)
+    tokenizer.model_max_length = usable_positions(figures) or 512
+    config = shrink(figures, width, layers, tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(config, dtype=torch.float32)
+    with no_bars():
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        return Transformer(str(path))
+
+
+def shrink(
+    figures: dict[str, Any], width: int, layers: int | None, tokenizer: PreTrainedTokenizerFast
+) -> PretrainedConfig:
+    """The figures' configuration with `width` for the hidden size and the tokenizer's vocabulary."""
+    model_type = figures.get("model_type")
+    if model_type is None:
+        raise InputError("config.json has no model_type, expected the configuration of a transformers model")
+    small = {
+        "hidden_size": width,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * width,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        # The usual 0.02 gives nearly equal embeddings to all texts at this width.
+        "initializer_range": 0.2,
+    }
+    if layers is not None:
+        small["num_hidden_layers"] = layers
+    kept = {key: value for key, value in figures.items() if key not in {"model_type", "_name_or_path", "auto_map"}}
+    return AutoConfig.for_model(model_type, **(kept | small))
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 500) -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer of at most `vocabulary` pieces, learnt from the texts (100 characters of each suffice)."""
+    tokenizer = Tokenizer(models.BPE(unk_token=_SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(_SPECIAL.values()), show_progress=False)
+    tokenizer.train_from_iterator((text[:100] for text in texts), trainer)
+    bos, eos = ((token, tokenizer.token_to_id(token)) for token in (_SPECIAL["bos_token"], _SPECIAL["eos_token"]))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos[0]} $A {eos[0]}", pair=f"{bos[0]} $A {eos[0]} $B {eos[0]}", special_tokens=[bos, eos]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **_SPECIAL, **_ROLES
+    )

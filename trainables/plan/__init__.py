@@ -1,0 +1,1 @@
+"""What a configuration trains and needs, before anything is trained."""

@@ -1,0 +1,1 @@
+"""What a trial is told by, rung after rung: losses, gates, checkpoints."""

@@ -1,0 +1,58 @@
+"""What is trained, and not the frozen base: saved at a rung, loaded to go on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from trainables.training.rungs import ADAPTER, WEIGHTS
+
+PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
+
+
+def save_weights(model: SentenceTransformer, folder: Path) -> None:
+    """Write the adapter in PEFT's format, or every weight when the base itself is trained. Safetensors only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    transformer = model.transformers_model
+    if transformer is not None and _has_adapter(model):
+        state = get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
+        save_file(
+            {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER
+        )
+        transformer.peft_config["default"].save_pretrained(str(folder))
+    else:
+        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
+
+
+def load_weights(model: SentenceTransformer, folder: Path) -> None:
+    """Put saved weights into a model built from the same configuration.
+
+    Raises:
+        FileNotFoundError: the folder holds no weights.
+        ValueError: the adapter is another model's.
+    """
+    if _has_adapter(model):
+        state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / ADAPTER).items()}
+        outcome: Any = set_peft_model_state_dict(model.transformers_model, state, adapter_name="default")
+        # The frozen weights are missing, too: they are not in the file.
+        strangers = [*outcome.unexpected_keys, *(name for name in outcome.missing_keys if "lora_" in name)]
+        if strangers:
+            raise ValueError(f"{folder}: not this model's adapter: {strangers[:3]}")
+    else:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+
+
+def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in counts if trained), sum(n for n, _ in counts)
+
+
+def _has_adapter(model: SentenceTransformer) -> bool:
+    return bool(getattr(model.transformers_model, "_hf_peft_config_loaded", False))
