@@ -20,7 +20,8 @@ from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
 from trainables.export.export import ExportError, export_model
-from trainables.export.merge import merged_model, trained_model
+from trainables.export.merge import trained_model
+from trainables.export.mix import Mix, mixed_model
 from trainables.plan.memory import HEADROOM, estimate_memory, fit_to_memory
 from trainables.train import train
 from trainables.training.rungs import ADAPTER, MARKER, Rung
@@ -141,7 +142,7 @@ def test_merged_equals_trained_and_differs_from_the_base(
     texts = list(data.dev.queries.values())[:64]
     folder = Path(best.folder)
     trained = trained_model(trial, folder).encode_query(texts)
-    merged = merged_model(trial, folder)
+    merged = mixed_model(Mix.of(trial, folder))
     np.testing.assert_allclose(merged.encode_query(texts), trained, atol=1e-5)
     base = trained_model(trial.model_copy(update={"method": "none"}), folder)
     assert np.abs(base.encode_query(texts) - trained).max() > 1e-3
