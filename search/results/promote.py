@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from evaluation.compare import compare
 from evaluation.errors import InputError
-from evaluation.files import write_whole
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
 from search.results.choice import checkpoint_folder, stage
 from search.results.leaderboard import Row, read_leaderboard
-from search.results.table import rate, shown
 from search.spec.load import SearchSpec
 from trainables.config import TrialConfig
+from trainables.training.rungs import SCORES
+
+if TYPE_CHECKING:
+    from trainables.export.card import CardFacts
+    from trainables.export.export import Exported
 
 BENCHMARK = "benchmark.json"
 BEST = "best"
@@ -35,7 +39,7 @@ def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
     """
     task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus, max_retries=0)(finish)
     document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row)))
-    write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
+    _write_card(run, spec.name, row, document)
     return document
 
 
@@ -55,7 +59,7 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any]) -> dict[str
     start = time.perf_counter()
     new = folder / f".{BEST}.new"
     shutil.rmtree(new, ignore_errors=True)
-    cosine = _export(folder, best, new, name, metric)
+    cosine = _export(folder, best, new, name, metric).cosine
     old = folder / f".{BEST}.old"  # of an earlier end of this search, which has gone on since
     shutil.rmtree(old, ignore_errors=True)
     if (folder / BEST).exists():
@@ -157,55 +161,48 @@ def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
     _export(run, row, dest, run.name, metric)
 
 
-def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> float:
+def _export(run: Path, row: Row, dest: Path, name: str, metric: str) -> Exported:
     from trainables.data.prepared import TrialData
+    from trainables.export.card import model_card
     from trainables.export.export import export_model
+    from trainables.export.mix import Mix
 
     config = TrialConfig.model_validate(row.config)
     record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
     dev = TrialData.load(run / "data").dev
     probes = list(dev.queries.values()), list(dev.corpus.values())
-    return export_model(config, checkpoint_folder(run, row), dest, *probes, record, model_card(name, row, None))
+    mix = Mix.of(config, checkpoint_folder(run, row))
+    return export_model(mix, dest, *probes, record, model_card(mix, card_facts(run, name, row, None)))
 
 
-def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:
-    """README.md of an exported model: what it is, how it was trained and, where it was benchmarked, the result."""
-    config = row.config
-    told = {"method": config["method"], "learning rate": rate(config["lr"]), "batch size": config["batch_size"]}
-    if config["method"] == "lora":
-        told |= {"LoRA targets": config["targets"], "rank": config["r"], "alpha": shown(config["alpha"])}
-    told |= {"batches": config["batches"], "epochs": shown(config["epochs"])}
-    lines = [
-        "---",
-        "library_name: sentence-transformers",
-        "pipeline_tag: sentence-similarity",
-        f"base_model: {config['base']}",
-        "tags: [sentence-transformers, embtune]",
-        "---",
-        f"# {name}, trial {row.trial}",
-        "",
-        f"`{config['base']}`, fine-tuned by embtune; the adapter is merged, so plain sentence-transformers loads it:",
-        "",
-        "```python",
-        "from sentence_transformers import SentenceTransformer",
-        'model = SentenceTransformer("path/to/this/folder")',
-        'model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))',
-        "```",
-        "",
-        "`encode_query` and `encode_document` add the prompts that the model was trained with.",
-        "",
-        "Trained with " + ", ".join(f"{key} {value}" for key, value in told.items()) + "." + stage(row),
-    ]
-    if benchmark:
-        lines += [
-            "",
-            "| test part | queries | metric | base | this model | difference (95 % interval) |",
-            "|---|---|---|---|---|---|",
+def _write_card(run: Path, name: str, row: Row, benchmark: Mapping[str, Any]) -> None:
+    from trainables.export.card import model_card
+    from trainables.export.manifest import replace_card
+    from trainables.export.mix import Mix
+
+    mix = Mix.of(TrialConfig.model_validate(row.config), checkpoint_folder(run, row))
+    replace_card(run / BEST, model_card(mix, card_facts(run, name, row, benchmark)))
+
+
+def card_facts(run: Path, name: str, row: Row, benchmark: Mapping[str, Any] | None) -> CardFacts:
+    """What the card of an exported trial tells: its scores on dev and, where it was benchmarked, on the test parts."""
+    from trainables.data.prepared import load_report
+    from trainables.export.card import CardFacts, Figure
+
+    source = load_report(run / "data").config.source
+    dataset = Path(source).name if isinstance(source, str) else name
+    parts = {part: run / "data" / f"{part}.jsonl" for part in ("train", "dev", "test")}
+    digest, sizes = hashlib.sha256(), {}
+    for part, path in parts.items():
+        content = path.read_bytes()
+        digest.update(content)
+        sizes[part] = content.count(b"\n")
+    queries = len(Scores.load(checkpoint_folder(run, row) / SCORES).query_ids)
+    figures = [Figure("dev", metric, value, queries) for metric, value in row.metrics.items()]
+    for protocol, part in (benchmark or {"protocols": {}})["protocols"].items():
+        figures += [
+            Figure(f"test, {protocol}", metric, c["other"], c["queries"], c["base"], c["low"], c["high"])
+            for metric, c in part["comparisons"].items()
         ]
-        for protocol, part in benchmark["protocols"].items():
-            for metric, c in part["comparisons"].items():
-                gain = f"{c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})"
-                lines.append(
-                    f"| {protocol} | {c['queries']} | {metric} | {c['base']:.4f} | {c['other']:.4f} | {gain} |"
-                )
-    return "\n".join(lines) + "\n"
+    notes = [f"Trial {row.trial} of the search {name}; the adapter is merged.{stage(row)}"]
+    return CardFacts(f"{name}, trial {row.trial}", dataset, figures, sizes, digest.hexdigest(), notes)

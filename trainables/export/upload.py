@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from evaluation.errors import InputError
 from trainables.export.manifest import verify
@@ -30,6 +29,6 @@ def push_to_hub(folder: Path, repo: str) -> str:
     try:
         hub.create_repo(repo, private=True, exist_ok=True)
         return str(hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Exported by embtune").commit_url)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the hub's own, the network's, those of whichever HTTP client it uses
         lines = str(error).replace(token, "***").splitlines() or [type(error).__name__]
         raise InputError(f"--push-to-hub {repo}: {lines[0]}") from None

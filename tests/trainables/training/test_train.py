@@ -19,7 +19,8 @@ from tests.conftest import TinyBase
 from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
-from trainables.export.export import ExportError, export_model
+from trainables.export.export import export_model
+from trainables.export.manifest import verify
 from trainables.export.merge import trained_model
 from trainables.export.mix import Mix, mixed_model
 from trainables.plan.memory import HEADROOM, estimate_memory, fit_to_memory
@@ -162,7 +163,7 @@ def test_export_is_checked_in_a_fresh_process_and_complete(
     best = train(config, data, lambda rung: None, folder=tmp_path / "trial")
     texts = list(data.dev.queries.values()), list(data.dev.corpus.values())
     dest = tmp_path / "best"
-    cosine = export_model(config, Path(best.folder), dest, *texts, {"base": config.base}, "# card\n")
+    cosine = export_model(Mix.of(config, Path(best.folder)), dest, *texts, {"base": config.base}, "# card\n").cosine
     assert cosine >= 0.9999
     model = SentenceTransformer(str(dest))
     assert model.prompts["query"] == "query: "  # the family's, as in training
@@ -170,16 +171,17 @@ def test_export_is_checked_in_a_fresh_process_and_complete(
     assert (dest / "adapter" / ADAPTER).exists()
     assert not list(dest.rglob("*.bin"))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-    with pytest.raises(FileExistsError):
-        export_model(config, Path(best.folder), dest, *texts, {}, "")
+    verify(dest)
+    with pytest.raises(InputError, match="exists already"):
+        export_model(Mix.of(config, Path(best.folder)), dest, *texts, {}, "")
 
 
 def test_an_export_that_is_another_model_never_appears(config: TrialConfig, data: TrialData, tmp_path: Path) -> None:
     best = train(config, data, lambda rung: None, folder=tmp_path / "trial")
-    # Another scale than the adapter was trained with: merged by its own file, trained by the configuration.
+    # Another scale than the adapter was trained with: its own file says so.
     other = config.model_copy(update={"alpha": 64 * config.alpha})
-    with pytest.raises(ExportError, match="differs from the trained one"):
-        export_model(other, Path(best.folder), tmp_path / "best", list(data.dev.queries.values()), [], {}, "")
+    with pytest.raises(InputError, match=f"lora_alpha is {config.alpha}, expected {other.alpha}"):
+        export_model(Mix.of(other, Path(best.folder)), tmp_path / "best", list(data.dev.queries.values()), [], {}, "")
     assert [path.name for path in tmp_path.iterdir()] == ["trial"]
 
 
