@@ -104,8 +104,8 @@ def _check_alike(folders: Sequence[Path]) -> list[Path]:
             _check_settings(first / name, other / name)
         if _weight_files(first) != _weight_files(other):
             raise InputError(f"merge: weight files of {first} and {other} differ, expected models of one architecture")
-        for name in _weight_files(first):
-            one, two = _weights(first / name), _weights(other / name)
+        for file in _weight_files(first):
+            one, two = _weights(first / file), _weights(other / file)
             for key in sorted(one.keys() | two.keys()):
                 if one.get(key) != two.get(key):
                     raise InputError(

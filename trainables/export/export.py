@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
@@ -118,6 +119,7 @@ def export_model(
         if form.adapter_only:
             _write_adapter(mix, aside)
         expected_ND = _expected(mix, probe)
+        gc.collect()
         if not form.adapter_only:
             _write_model(mix, aside, form)
         write_whole(aside / "README.md", card)
@@ -153,12 +155,14 @@ def _expected(mix: Mix, probe: dict[str, list[str]]) -> np.ndarray:
     alone = len(mix.members) == 1 and mix.strength == 1
     for member in mix.members:
         unmerged_ND = embed_both(trained_model(member.config, member.checkpoint), probe)
+        gc.collect()
         if alone:
             return unmerged_ND
         if member.config.method == "lora":
             merged_ND = embed_both(mixed_model(Mix.of(member.config, member.checkpoint)), probe)
             found = Exported(float((merged_ND * unmerged_ND).sum(axis=1).min()), MIN_COSINE["fp32"])
             _check(str(member.checkpoint), "the merged model", found)
+        gc.collect()  # models refer to themselves: without this, several would be in memory at once
     return embed_both(mixed_model(mix), probe)
 
 

@@ -189,7 +189,10 @@ class _Adapter:
             self._parts.setdefault(target, {})[kind] = tensor.float()
         for target, parts in self._parts.items():
             out, into = shapes[target]
-            expected = {".lora_A.weight": (config.r, into), ".lora_B.weight": (out, config.r)}
+            expected: dict[str, tuple[int, ...]] = {
+                ".lora_A.weight": (config.r, into),
+                ".lora_B.weight": (out, config.r),
+            }
             expected |= {".lora_magnitude_vector": (out,)} if config.dora else {}
             found = {kind: tuple(tensor.shape) for kind, tensor in parts.items()}
             if found != expected:

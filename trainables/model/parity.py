@@ -133,10 +133,12 @@ def _is_encoder(folder: Path) -> bool:
 def _plain(config: TrialConfig, base: ResolvedBase, folder: Path) -> SentenceTransformer:
     """The base as sentence-transformers alone loads it; for a raw encoder, which states no pooling, with the base's."""
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager", "use_safetensors": True}
-    code = {"trust_remote_code": config.trust_remote_code}
+    code: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     with no_bars():
         if base.packaged:
-            model = SentenceTransformer(str(folder), device="cpu", model_kwargs=options, **code)
+            model = SentenceTransformer(
+                str(folder), device="cpu", model_kwargs=options, trust_remote_code=config.trust_remote_code
+            )
         else:
             encoder = Transformer(
                 str(folder), model_kwargs=options | code, processor_kwargs=dict(code), config_kwargs=dict(code)

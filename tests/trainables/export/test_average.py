@@ -27,7 +27,8 @@ Models = tuple[Path, Path]
 def models(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Models:
     """Two fine-tunings of one base, as exports leave them."""
     made = []
-    for seed, fields in enumerate(({"targets": "all-linear"}, {"method": "full"}), start=1):
+    kinds: list[dict[str, Any]] = [{"targets": "all-linear"}, {"method": "full"}]
+    for seed, fields in enumerate(kinds, start=1):
         folder = tmp_path_factory.mktemp("model") / "best"
         config = trained(folder.parent / "checkpoint", tiny_base("camembert"), seed, **fields)
         save_model(mixed_model(Mix.of(config, folder.parent / "checkpoint"), "cpu"), folder)

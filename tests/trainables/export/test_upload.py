@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_card_holds_its_results_where_the_hub_looks_for_them() -> None:
-    read = ModelCard(card())
+    read: Any = ModelCard(card())
     assert read.data.base_model == CONFIG.base
     assert read.data.library_name == "sentence-transformers"
     results = read.data.eval_results
@@ -68,7 +69,7 @@ def test_a_card_of_a_local_base_names_no_hub_model(tmp_path: Path) -> None:
     (base / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 512}')
     (base / "README.md").write_text("---\nlicense: etalab-2.0\n---\n# Base\n")
     config = TrialConfig(base=str(base))
-    read = ModelCard(model_card(Mix.of(config, tmp_path), CardFacts("m", "d")))
+    read: Any = ModelCard(model_card(Mix.of(config, tmp_path), CardFacts("m", "d")))
     assert read.data.base_model is None
     assert read.data.license == "etalab-2.0"
     assert read.data.eval_results is None
