@@ -133,7 +133,8 @@ class _Update(Protocol):
 
 def _mixed(name: str, base: torch.Tensor, updates: Sequence[tuple[float, _Update]]) -> torch.Tensor:
     """(1 - sum of a_i over what replaces) W0 + sum of a_i W_i or a_i (W_i - W0): a trial alone stays exactly itself."""
-    mixed = base * (1 - math.fsum(amount for amount, update in updates if update.replaces))
+    kept = 1 - math.fsum(amount for amount, update in updates if update.replaces)
+    mixed = base * kept if abs(kept) > 1e-12 else torch.zeros_like(base)  # which leaves the base's pages unread
     step = max(1, SLICE // max(1, base[:1].numel())) if base.dim() else 1
     for start in range(0, len(base) if base.dim() else 1, step):
         rows = slice(start, start + step)
