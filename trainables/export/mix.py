@@ -33,12 +33,11 @@ from trainables.bases.families import resolve_base
 from trainables.config import TrialConfig
 from trainables.model.build import build_model
 from trainables.model.precision import resolve_device
-from trainables.training.checkpoint import PREFIX
+from trainables.training.checkpoint import PREFIX, SLICE
 from trainables.training.rungs import ADAPTER, WEIGHTS
 
 ADAPTER_CONFIG = "adapter_config.json"
 ENCODER = "0.model."  # of the encoder's weights in the names of a SentenceTransformer's
-SLICE = 2**22  # numbers of a weight that are in work at once: 16 MiB
 ALIKE = ("base", "revision", "trust_remote_code")  # fields that members share, beside what their base resolves to
 RESOLVED = ("pooling", "query_prompt", "passage_prompt")
 
