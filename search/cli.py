@@ -43,15 +43,16 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
     """Show a run's trials, best first."""
+    from search.paths import RunFolder
     from search.results import table
-    from search.results.leaderboard import LEADERBOARD, read_leaderboard
+    from search.results.leaderboard import read_leaderboard
     from search.screen.console import make_console
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
     metric, rows = read_leaderboard(run)
     if as_json:
-        click.echo((run / LEADERBOARD).read_text())
+        click.echo(RunFolder(run).leaderboard.read_text())
     elif as_csv:
         click.echo(table.as_csv(rows), nl=False)
     else:
@@ -65,7 +66,7 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
 @click.option("--trial", type=int, help="a trial's number; without it the run's best model")
 def export(run: Path, dest: Path, trial: int | None) -> None:
     """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
-    from search.results.promote import export_from_run
+    from search.results.export import export_from_run
 
     export_from_run(run, dest, trial)
     click.echo(f"{dest}: SentenceTransformer({str(dest)!r}) loads it")

@@ -12,7 +12,7 @@ import pandas as pd
 from evaluation.compare import holm
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from search.paths import RunFolder
+from search.paths import MODELS, RunFolder
 from search.report.gather import RunData, gather
 from search.results.benchmark import Benchmark
 from search.results.leaderboard import Row
@@ -88,8 +88,8 @@ class OpenRun:
         protocol = benchmark.main_protocol(load_report(self.folder.data).config.protocol)
         if protocol is None:
             raise InputError(f"{self.folder.path}: its benchmark has no test queries, expected some to compare")
-        task = load_task(self.folder.data, benchmark.part, protocol)  # type: ignore[arg-type]  # a protocol's name
-        base, best = (Scores.load(self.folder.scores(model, protocol)) for model in ("base", "best"))
+        task = load_task(self.folder.data, benchmark.part, protocol)
+        base, best = (Scores.load(self.folder.scores(model, protocol)) for model in MODELS)
         frame = pd.DataFrame(
             {
                 "query": [task.queries[query] for query in base.query_ids],

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Model = Literal["base", "best"]
+MODELS: tuple[Model, ...] = ("base", "best")  # that a benchmark holds against each other
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -68,7 +71,7 @@ class RunFolder:
         """Written last of a search: its existence means that the search has come to its end."""
         return self.path / "benchmark.json"
 
-    def scores(self, model: Literal["base", "best"], part: str) -> Path:
+    def scores(self, model: Model, part: str) -> Path:
         """Test scores, query by query, of a model under a protocol or on the old test part."""
         return self.path / "benchmark" / f"{model}-{part}.npz"
 

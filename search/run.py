@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -17,14 +16,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import first_line
-from evaluation.files import write_whole
-from search.results.choice import choose, mark_tied
-from search.results.leaderboard import LEADERBOARD, Row, leaderboard, write_leaderboard
-from search.results.promote import BENCHMARK, BEST, make_pool, promote
+from search.paths import RunFolder
+from search.results.benchmark import Benchmark
+from search.results.choice import Choice, choose, mark_tied
+from search.results.leaderboard import Row, leaderboard, write_leaderboard
+from search.results.promote import make_pool, promote
 from search.results.table import as_table
 from search.screen.console import make_console
 from search.screen.live import LiveTable
-from search.screen.summary import gain, main_protocol, print_benchmark, print_how_to_load, savings, shown_path
+from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
 from search.smoke import smoke_spec
 from search.spec.load import SearchSpec
 from search.staging import STAND_INS, Staging, locked
@@ -58,7 +58,8 @@ def search_to_the_end(
         spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
     for config in {(config.base, config.max_length): config for config in spec.parsed_space().configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
-    run = (runs / spec.name).resolve()
+    folder = RunFolder((runs / spec.name).resolve())
+    run = folder.path
     with locked(run), Staging(spec, run, resume) as staging:
         seconds: dict[str, float] = {}
         settled = False
@@ -73,7 +74,7 @@ def search_to_the_end(
             require_shared_storage(runs)
             staging.settle(console)
             settled = True
-            return _search(Study(run, spec, concurrent), run, concurrent, seconds, console, smoke)
+            return _search(Study(run, spec, concurrent), folder, concurrent, seconds, console, smoke)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
             hint = _how_to_go_on() if settled else "The search had not begun; nothing was changed."
             console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
@@ -82,62 +83,85 @@ def search_to_the_end(
             ray.shutdown()
 
 
-def _search(study: Study, run: Path, concurrent: int, seconds: dict[str, float], console: Console, smoke: bool) -> int:
-    spec = study.spec
-    if not study.exhausted() or study.unfinished():
-        for stale in (BENCHMARK, LEADERBOARD):  # of an earlier end of this search, which goes on now
-            (run / stale).unlink(missing_ok=True)
-        if not _pooled(run, spec, console):
-            return 1
-        _announce(spec, run, concurrent, console)
-        with _timed(seconds, "trials"), LiveTable(study, console) as table:
-            make_tuner(spec, run, study, [table], concurrent).fit()
-    with console.status("Comparing the trials query by query"):
-        rows = mark_tied(leaderboard(study.trials, spec.metric, study.space.rungs), run, spec.metric)
-    write_leaderboard(rows, spec.metric, run)
-    console.print(as_table(rows, spec.metric, title="Leaderboard", width=console.width))
-    reason = study.exhausted()
-    if study.unfinished() or not reason:
-        ended = sum(row.state != "RUNNING" for row in rows)
-        console.print(
-            f"[yellow]Stopped[/] after {ended} of {spec.budget.trials} trials. {_how_to_go_on()}",
-            highlight=False,
-            soft_wrap=True,
-        )
+def _search(
+    study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console, smoke: bool
+) -> int:
+    """Trials, leaderboard, choice, merge and benchmark, report. Returns the exit code."""
+    if not _run_trials(study, run, concurrent, seconds, console):
         return 1
-    console.print(f"The search ended: {reason}. {savings(rows)}", highlight=False)
+    rows = _rank(study, run, console)
+    if study.unfinished() or not study.exhausted():
+        _say_stopped(study, rows, console)
+        return 1
+    console.print(f"The search ended: {study.exhausted()}. {savings(rows)}", highlight=False)
     choice = choose(rows)
     if choice is None:
         why = next((f"trial {row.trial}: {row.failure}" for row in rows if row.failure), "")
         console.print(f"[red]No trial finished.[/] {escape(why)}", highlight=False)
         return 1
     console.print(choice.reason, highlight=False)
-    benchmark = _promoted(run, spec, choice.row, seconds, console)
+    benchmark = _promoted(run, study.spec, choice.row, seconds, console)
     if benchmark is None:
         return 1
-    protocol = main_protocol(benchmark, spec.data.protocol)
+    _say_verdict(benchmark, study.spec, choice, console, smoke)
+    print_how_to_load(run.best, console)
+    _report(run.path, console)
+    return 0
+
+
+def _run_trials(study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console) -> bool:
+    """Run what the budget still holds; False: it could not begin."""
+    if study.exhausted() and not study.unfinished():
+        return True
+    for stale in (run.benchmark, run.leaderboard):  # of an earlier end of this search, which goes on now
+        stale.unlink(missing_ok=True)
+    _announce(study.spec, run.path, concurrent, console)
+    if not _pooled(run, study.spec, console):
+        return False
+    with _timed(seconds, "trials"), LiveTable(study, console) as table:
+        make_tuner(study.spec, run.path, study, [table], concurrent).fit()
+    return True
+
+
+def _rank(study: Study, run: RunFolder, console: Console) -> list[Row]:
+    """Write and show the leaderboard."""
+    with console.status("Comparing the trials query by query"):
+        rows = mark_tied(leaderboard(study.trials, study.spec.metric, study.space.rungs), run.path, study.spec.metric)
+    write_leaderboard(rows, study.spec.metric, run.path)
+    console.print(as_table(rows, study.spec.metric, title="Leaderboard", width=console.width))
+    return rows
+
+
+def _say_stopped(study: Study, rows: Sequence[Row], console: Console) -> None:
+    ended = sum(row.state != "RUNNING" for row in rows)
+    console.print(
+        f"[yellow]Stopped[/] after {ended} of {study.spec.budget.trials} trials. {_how_to_go_on()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _say_verdict(benchmark: Benchmark, spec: SearchSpec, choice: Choice, console: Console, smoke: bool) -> None:
+    protocol = benchmark.main_protocol(spec.data.protocol)
     verdict = None
     if protocol is not None and not smoke:
         verdict = gain(benchmark, protocol, base_kept=choice.row.config["method"] == "none")
     print_benchmark(benchmark, console, verdict)
-    print_how_to_load(run / BEST, console)
-    _report(run, console)
-    return 0
 
 
-def _pooled(run: Path, spec: SearchSpec, console: Console) -> bool:
+def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
-    if load_report(run / "data").pool_depth is not None and read_pool(run / "data") is None:
+    if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
         task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(make_pool)
         configs = [config.model_dump(mode="json") for config in spec.parsed_space().configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
-                ray.get(task.remote(str(run), configs, spec.resources.device))
+                ray.get(task.remote(run, configs, spec.resources.device))
         except RayError as error:
             reason = first_line(getattr(error, "cause", error))
             console.print(f"[red]The dev pool could not be made:[/] {escape(reason)}", highlight=False)
             return False
-    if (pool := read_pool(run / "data")) is not None:
+    if (pool := read_pool(run.data)) is not None:
         console.print(
             f"dev: trials are compared on {len(pool['passages']):,} of {pool['of']:,} passages, the relevant ones and "
             "what the bases find first; the benchmark searches all",
@@ -147,26 +171,21 @@ def _pooled(run: Path, spec: SearchSpec, console: Console) -> bool:
 
 
 def _promoted(
-    run: Path, spec: SearchSpec, winner: Row, seconds: dict[str, float], console: Console
-) -> dict[str, Any] | None:
-    """What `benchmark.json` holds, made now unless it stands; None when the model could not be exported."""
-    if (run / BENCHMARK).exists():
-        document: dict[str, Any] = json.loads((run / BENCHMARK).read_text(encoding="utf-8"))
-        return document
+    run: RunFolder, spec: SearchSpec, winner: Row, seconds: dict[str, float], console: Console
+) -> Benchmark | None:
+    """The benchmark, made now unless it stands; None when the model could not be exported."""
+    if run.benchmark.exists():
+        return Benchmark.read(run.benchmark)
     try:
         with console.status(f"Merging trial {winner.trial}, checking and benchmarking it on the test part"):
-            document = promote(run, spec, winner)
+            benchmark = promote(run, spec, winner)
     except RayError as error:
-        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(cause(error))}")
+        reason = first_line(getattr(error, "cause", error))
+        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(reason)}")
         return None
-    document["seconds"] = {**seconds, **document["seconds"]}
-    write_whole(run / BENCHMARK, json.dumps(document, indent=1, ensure_ascii=False))
-    return document
-
-
-def cause(error: RayError) -> str:
-    """What a task that failed said, in one line."""
-    return first_line(getattr(error, "cause", error))
+    benchmark = replace(benchmark, seconds={**seconds, **benchmark.seconds})
+    benchmark.write(run.benchmark)
+    return benchmark
 
 
 def _report(run: Path, console: Console) -> None:

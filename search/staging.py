@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import InputError
-from search.results.leaderboard import LEADERBOARD, read_leaderboard
-from search.results.promote import BENCHMARK
-from search.spec.load import SPEC, ResourcesSpec, SearchSpec
+from search.paths import RunFolder
+from search.results.leaderboard import read_leaderboard
+from search.spec.load import ResourcesSpec, SearchSpec
 from search.spec.record import read_record, write_spec
-from search.study.study import JOURNAL
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
 from trainables.data.config import DataConfig
@@ -61,12 +60,13 @@ class Staging:
         self._spec, self._run, self._resume = spec, run, resume
         if spec.continue_from is not None and (spec.folder / spec.continue_from).resolve() == run.resolve():
             raise InputError(f"{run}: is the run that continue_from names; expected another name for the new one")
-        unfinished = (run / JOURNAL).exists() and not (run / BENCHMARK).exists()
+        there = RunFolder(run)
+        unfinished = there.journal.exists() and not there.benchmark.exists()
         if unfinished and not resume and not _all_failed(run):
             raise InputError(
                 f"{run}: holds a search that has not ended; expected --resume to go on with it, or another name"
             )
-        self.going_on = resume and (run / JOURNAL).exists()
+        self.going_on = resume and there.journal.exists()
         self._folder = run.with_name(f".{run.name}.new")
 
     def __enter__(self) -> Staging:
@@ -104,10 +104,12 @@ class Staging:
                     )
             try:
                 with console.status("Reading the data"):
-                    require_same_rows(self._spec.data, self._spec.folder, self._run / "data", self._spec.earlier_data)
+                    require_same_rows(
+                        self._spec.data, self._spec.folder, RunFolder(self._run).data, self._spec.earlier_data
+                    )
             except InputError as error:
                 raise InputError(f"{self._run}: {error}; expected the same rows, or another name") from None
-            report = load_report(self._run / "data")
+            report = load_report(RunFolder(self._run).data)
             if self.resources.gpus is None:  # what was decided then holds: other number formats give other scores
                 gpus = stored["resources"]["gpus"]
                 self._spec = _with_resources(self._spec, self.resources.model_copy(update={"gpus": gpus}))
@@ -117,7 +119,7 @@ class Staging:
                     self._spec.data,
                     self._spec.folder,
                     self._spec.seed,
-                    self._folder / "data",
+                    RunFolder(self._folder).data,
                     earlier=self._spec.earlier_data,
                     tokens=token_counts(next(iter(configs.values()))),
                 )
@@ -144,7 +146,7 @@ class Staging:
     def settle(self, console: Console) -> None:
         """Put the folder in place. An ended run of the same name is kept under another."""
         if self.going_on:
-            (self._folder / SPEC).replace(self._run / SPEC)  # the budget may be another
+            RunFolder(self._folder).spec.replace(RunFolder(self._run).spec)  # the budget may be another
             console.print(f"Going on with {self._run}", highlight=False)
             return
         if self._resume:
@@ -152,7 +154,8 @@ class Staging:
                 f"[yellow]Nothing to resume in {escape(str(self._run))}:[/] a new search begins", highlight=False
             )
         if self._run.exists():
-            ended = (self._run / BENCHMARK) if (self._run / BENCHMARK).exists() else self._run
+            benchmark = RunFolder(self._run).benchmark
+            ended = benchmark if benchmark.exists() else self._run
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(ended.stat().st_mtime))
             kept = self._run.with_name(f"{self._run.name}-{stamp}")
             self._run.rename(kept)
@@ -178,7 +181,7 @@ def _unlike(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _all_failed(run: Path) -> bool:
     """Whether the search came to its end without a model: nothing is left that could go on."""
-    if not (run / LEADERBOARD).exists():
+    if not RunFolder(run).leaderboard.exists():
         return False
     _, rows = read_leaderboard(run)
     return bool(rows) and all(row.state not in ("RUNNING", "COMPLETE") for row in rows)

@@ -44,24 +44,24 @@ def benchmark(data: RunData) -> go.Figure | None:
         return None
     figure = go.Figure()
     labels = []
-    for protocol, part in data.benchmark["protocols"].items():
-        for metric, c in part["comparisons"].items():
-            label = f"{metric}, {protocol}" if len(data.benchmark["protocols"]) > 1 else metric
+    for protocol, part in data.benchmark.protocols.items():
+        for metric, c in part.comparisons.items():
+            label = f"{metric}, {protocol}" if len(data.benchmark.protocols) > 1 else metric
             label = f"<b>{plain(label)}</b>" if (metric, protocol) == (data.metric, data.protocol) else plain(label)
             labels.append(label)
             figure.add_scatter(
-                x=[c["difference"]],
+                x=[c.difference],
                 y=[label],
                 mode="markers",
-                marker={"size": 10, "color": gain_colour(c["low"], c["high"])},
+                marker={"size": 10, "color": gain_colour(c.low, c.high)},
                 error_x={
                     "type": "data",
                     "symmetric": False,
-                    "array": [c["high"] - c["difference"]],
-                    "arrayminus": [c["difference"] - c["low"]],
+                    "array": [c.high - c.difference],
+                    "arrayminus": [c.difference - c.low],
                 },
-                hovertemplate=f"base {c['base']:.4f}, best {c['other']:.4f}<br>{c['difference']:+.4f} "
-                f"({c['low']:+.4f} to {c['high']:+.4f})<extra></extra>",
+                hovertemplate=f"base {c.base:.4f}, best {c.other:.4f}<br>{c.difference:+.4f} "
+                f"({c.low:+.4f} to {c.high:+.4f})<extra></extra>",
             )
     figure.add_vline(x=0, line={"color": GREY, "dash": "dot"})
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
@@ -93,9 +93,10 @@ def curves(data: RunData) -> go.Figure:
             "<extra></extra>",
         )
         told.add(group)
-    base = data.benchmark.get("optimism", {}).get("base") if data.benchmark else None
-    if base:
-        figure.add_hline(y=base["dev"], line={"color": GREY, "dash": "dash"}, annotation={"text": "base, untrained"})
+    optimism = data.benchmark.optimism if data.benchmark else None
+    if optimism is not None:
+        line = {"color": GREY, "dash": "dash"}
+        figure.add_hline(y=optimism.base.dev, line=line, annotation={"text": "base, untrained"})
     figure.update_xaxes(dtick=1)
     return _finished(figure, 420, x="rung: equal shares of a trial's training", y=f"dev {data.metric}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,16 @@ from optuna.trial import FrozenTrial
 
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from evaluation.task import RetrievalTask
+from evaluation.task import Protocol, RetrievalTask
+from search.paths import MODELS, RunFolder
 from search.report.axes import Axis, axes
+from search.results.benchmark import Benchmark
 from search.results.choice import choose, mark_tied
 from search.results.importance import Importance, importances
 from search.results.leaderboard import Row, leaderboard
-from search.results.promote import BENCHMARK
-from search.screen.summary import main_protocol
-from search.spec.load import SPEC
 from search.spec.record import read_record
 from search.staging import STAND_INS
-from search.study.study import JOURNAL, proposed_to_run
+from search.study.study import proposed_to_run
 from trainables.check.check import DataReport
 from trainables.data.prepared import load_report, load_task
 
@@ -100,8 +98,8 @@ class RunData:
     curves: dict[int, list[Point]]
     axes: list[Axis]
     importance: list[Importance]
-    benchmark: dict[str, Any] | None
-    protocol: str
+    benchmark: Benchmark | None
+    protocol: Protocol
     errors: dict[str, dict[str, float]]
     chosen: int | None
     reason: str
@@ -123,29 +121,29 @@ def gather(run: Path) -> RunData:
     Raises:
         InputError: the folder is no run, or something in it is missing.
     """
-    for name in (SPEC, JOURNAL):
-        if not (run / name).is_file():
-            raise InputError(f"{run}: no {name}; expected the folder of a search, such as runs/demo")
+    folder = RunFolder(run)
+    for path in (folder.spec, folder.journal):
+        if not path.is_file():
+            raise InputError(f"{run}: no {path.name}; expected the folder of a search, such as runs/demo")
     spec = read_record(run)
     metric = spec["metric"]
-    study = _study(run)
+    study = _study(folder.journal)
     trials = proposed_to_run(study.get_trials(deepcopy=False))
     curves = {trial.number: _curve(trial, metric) for trial in trials}
     rungs = next((t.user_attrs["rung_1"].get("rungs", 0) for t in trials if "rung_1" in t.user_attrs), 0)
     rows = mark_tied(leaderboard(trials, metric, rungs), run, metric)
-    path = run / BENCHMARK
-    benchmark: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    benchmark = Benchmark.read(folder.benchmark) if folder.benchmark.exists() else None
     choice = choose(rows)
-    chosen = benchmark["best"]["trial"] if benchmark else choice.row.trial if choice else None
-    data = load_report(run / "data")
-    protocol: str = data.config.protocol
+    chosen = benchmark.best.trial if benchmark else choice.row.trial if choice else None
+    data = load_report(folder.data)
+    protocol: Protocol = data.config.protocol
     errors: dict[str, dict[str, float]] = {}
     movers: list[Mover] = []
     if benchmark:
-        protocol = main_protocol(benchmark, protocol) or protocol
-        scores = {label: Scores.load(run / "benchmark" / f"{label}-{protocol}.npz") for label in ("base", "best")}
+        protocol = benchmark.main_protocol(protocol) or protocol
+        scores = {label: Scores.load(folder.scores(label, protocol)) for label in MODELS}
         errors = {label: {m: s.standard_error(m) for m in s.per_query} for label, s in scores.items()}
-        movers = _movers(load_task(run / "data", "test", protocol), scores["base"], scores["best"], metric)  # type: ignore[arg-type]  # a protocol's name
+        movers = _movers(load_task(folder.data, "test", protocol), scores["base"], scores["best"], metric)
     ranking = importances(trials, rows, spec["seed"])
     return RunData(
         name=spec["name"] or run.name,
@@ -169,11 +167,11 @@ def gather(run: Path) -> RunData:
     )
 
 
-def _study(run: Path) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(run / JOURNAL)))
+def _study(journal: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(journal)))
     names = optuna.get_all_study_names(storage)
     if len(names) != 1:
-        raise InputError(f"{run / JOURNAL}: {len(names)} studies, expected the one of this search")
+        raise InputError(f"{journal}: {len(names)} studies, expected the one of this search")
     return optuna.load_study(study_name=names[0], storage=storage)
 
 

@@ -41,14 +41,14 @@ def benchmark(data: RunData) -> Figure:
     assert data.benchmark is not None
     parts = [
         (f"{metric}, {protocol}", c, (metric, protocol) == (data.metric, data.protocol))
-        for protocol, part in data.benchmark["protocols"].items()
-        for metric, c in part["comparisons"].items()
+        for protocol, part in data.benchmark.protocols.items()
+        for metric, c in part.comparisons.items()
     ]
     figure, axes = _figure(7, 1.2 + 0.28 * len(parts))
     for at, (_, c, main) in enumerate(parts):
-        colour = gain_colour(c["low"], c["high"])
-        axes.plot([c["low"], c["high"]], [at, at], color=colour, linewidth=2.5 if main else 1.5)
-        axes.plot(c["difference"], at, "o", color=colour, markersize=8 if main else 6)
+        colour = gain_colour(c.low, c.high)
+        axes.plot([c.low, c.high], [at, at], color=colour, linewidth=2.5 if main else 1.5)
+        axes.plot(c.difference, at, "o", color=colour, markersize=8 if main else 6)
     axes.axvline(0, color=GREY, linestyle=":")
     axes.set_yticks(range(len(parts)), [_plain(label) for label, _, _ in parts])
     for label, (_, _, main) in zip(axes.get_yticklabels(), parts, strict=True):

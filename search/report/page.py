@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from search.results.leaderboard import Row
 from search.results.table import shown
 from search.screen.summary import forgetting, gain, savings
 from trainables.check.view import corpus_text
-from trainables.data.prepared import OLD_TEST
 
 HERE = Path(__file__).parent
 
@@ -35,8 +35,8 @@ def render(data: RunData) -> str:
         data=data,
         answer=verdict(data),
         tests=tests(data),
-        unseen=UNSEEN[(data.benchmark or {}).get("unseen", "concepts")],
-        forgotten=forgetting(data.benchmark) if data.benchmark and OLD_TEST in data.benchmark else "",
+        unseen=UNSEEN[data.benchmark.unseen] if data.benchmark else "",
+        forgotten=forgetting(data.benchmark) if data.benchmark else "",
         corpus="" if data.data.corpus is None else corpus_text(data.data.corpus),
         cost=cost(data),
         savings=savings(data.rows),
@@ -68,9 +68,9 @@ def tests(data: RunData) -> list[dict[str, Any]]:
     if data.benchmark is None:
         return []
     found = [
-        {"protocol": protocol, "main": (metric, protocol) == (data.metric, data.protocol), **c}
-        for protocol, part in data.benchmark["protocols"].items()
-        for metric, c in part["comparisons"].items()
+        {"protocol": protocol, "main": (metric, protocol) == (data.metric, data.protocol), **asdict(c)}
+        for protocol, part in data.benchmark.protocols.items()
+        for metric, c in part.comparisons.items()
     ]
     for one, p in zip(found, holm([one["p_value"] for one in found]), strict=True):
         own = one["protocol"] == data.protocol
@@ -98,7 +98,7 @@ def cost(data: RunData) -> list[tuple[str, str]]:
     ]
     if data.hours:
         found.append(("wall time", f"{duration(data.hours * 3600)} of search"))
-    phases = (data.benchmark or {}).get("seconds", {})
+    phases = data.benchmark.seconds if data.benchmark else {}
     found += [(f"{phase}, wall time", duration(seconds)) for phase, seconds in phases.items()]
     return found
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluation.files import write_whole
+from search.paths import RunFolder
 from search.report.gather import gather
 from search.report.images import write_images
 from search.report.page import render
-
-REPORT = "report.html"
-PLOTS = "plots"
 
 
 def write_report(run: Path) -> Path:
@@ -20,6 +18,7 @@ def write_report(run: Path) -> Path:
         InputError: the folder is no run, or something in it is missing.
     """
     data = gather(run)
-    write_images(data, run / PLOTS)
-    write_whole(run / REPORT, render(data))
-    return run / REPORT
+    folder = RunFolder(run)
+    write_images(data, folder.plots)
+    write_whole(folder.report, render(data))
+    return folder.report

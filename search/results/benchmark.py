@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +14,8 @@ from evaluation.compare import Comparison, compare
 from evaluation.errors import InputError
 from evaluation.files import write_whole
 from evaluation.retrieval import Scores
-from evaluation.task import RetrievalTask
+from evaluation.task import Protocol, RetrievalTask
+from trainables.data.survey import Unseen
 
 UNSEEN = {  # what the data report says of the test part -> what may be claimed of a gain on it
     "concepts": "that neither training nor the search has seen",
@@ -80,7 +81,22 @@ class Optimism:
 
 
 @dataclass(frozen=True)
-class Exported:
+class DevPool:
+    """How the winner's dev score in the pool, which chose it, compares with the one on the whole corpus.
+
+    Attributes:
+        passages, of: of the pool, and of the corpus.
+        pooled, whole: the searched metric on either.
+    """
+
+    passages: int
+    of: int
+    pooled: float
+    whole: float
+
+
+@dataclass(frozen=True)
+class Winner:
     """The model in `best/`.
 
     Attributes:
@@ -104,20 +120,25 @@ class Benchmark:
         best: what was exported.
         protocols: protocol -> its part; without one that the test part has no queries for.
         old_test: the test part of the run that this one continues.
-        optimism: None where the search's own protocol has no test queries.
+        optimism: null where the search's own protocol has no test queries.
         seconds: phase of the search -> seconds.
+        part: of the data that judges.
+        unseen: what of the test part neither training nor the search has seen: a key of UNSEEN.
+        dev_pool: null where dev evaluations searched the whole corpus.
     """
 
     metric: str
     base: str
-    best: Exported
-    protocols: dict[str, Part]
+    best: Winner
+    protocols: dict[Protocol, Part]
     old_test: Part | None = None
     optimism: Optimism | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    part: str = "test"
+    part: Literal["test"] = "test"
+    unseen: Unseen = "concepts"  # runs of earlier versions held whole concepts back
+    dev_pool: DevPool | None = None
 
-    def main_protocol(self, wanted: str) -> str | None:
+    def main_protocol(self, wanted: Protocol) -> Protocol | None:
         """The protocol that decides: the search's own where the test part has queries for it; None without any."""
         return wanted if wanted in self.protocols else next(iter(self.protocols), None)
 
@@ -129,8 +150,9 @@ class Benchmark:
         else:
             for name in ("best", "base"):
                 document["optimism"][name]["difference"] = getattr(self.optimism, name).difference
-        if self.old_test is None:
-            del document["old_test"]
+        for name in ("old_test", "dev_pool"):
+            if document[name] is None:
+                del document[name]
         write_whole(path, json.dumps(document, indent=1, ensure_ascii=False))
 
     @classmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
+from search.paths import RunFolder
 from search.results.leaderboard import Row
 from trainables.training.rungs import SCORES
 
@@ -27,11 +28,6 @@ class Choice:
 
     row: Row
     reason: str
-
-
-def checkpoint_folder(run: Path, row: Row) -> Path:
-    """The best rung's checkpoint, in the run's folder as it is found: a run that was moved still works."""
-    return run / "tune" / f"trial_{row.trial:04d}" / Path(row.checkpoint).name
 
 
 def mark_tied(rows: Sequence[Row], run: Path, metric: str) -> list[Row]:
@@ -101,7 +97,7 @@ def stage(row: Row) -> str:
 
 
 def _scores(run: Path, row: Row) -> Scores:
-    path = checkpoint_folder(run, row) / SCORES
+    path = RunFolder(run).checkpoint(row.trial, row.checkpoint) / SCORES
     try:
         return Scores.load(path)
     except InputError:

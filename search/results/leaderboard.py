@@ -12,9 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.errors import InputError
 from evaluation.files import write_whole
-from search.study.study import best_rung
-
-LEADERBOARD = "leaderboard.json"
+from search.paths import RunFolder
+from search.study.budget import best_rung
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,9 @@ def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
 
 def write_leaderboard(rows: Sequence[Row], metric: str, run: Path) -> None:
     """Write `leaderboard.json` whole."""
-    write_whole(run / LEADERBOARD, json.dumps({"metric": metric, "rows": [asdict(row) for row in rows]}, indent=1))
+    write_whole(
+        RunFolder(run).leaderboard, json.dumps({"metric": metric, "rows": [asdict(row) for row in rows]}, indent=1)
+    )
 
 
 def read_leaderboard(run: Path) -> tuple[str, list[Row]]:
@@ -132,9 +133,9 @@ def read_leaderboard(run: Path) -> tuple[str, list[Row]]:
     Raises:
         InputError: the folder is no run, or its search has not come to a leaderboard.
     """
-    path = run / LEADERBOARD
+    path = RunFolder(run).leaderboard
     if not path.exists():
-        raise InputError(f"{run}: no {LEADERBOARD}; expected the folder of a search, such as runs/demo")
+        raise InputError(f"{run}: no {path.name}; expected the folder of a search, such as runs/demo")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return document["metric"], [Row(**row) for row in document["rows"]]

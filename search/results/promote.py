@@ -1,59 +1,52 @@
-"""The best trial -> merged, checked, benchmarked on the test part, exported to `best/`."""
+"""The best trial -> merged, checked and exported to `best/`, then benchmarked on the test part against its base."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from evaluation.compare import compare
-from evaluation.errors import InputError
-from evaluation.files import put_in_place, write_whole
-from evaluation.retrieval import Scores
+from evaluation.files import read_jsonl
 from evaluation.task import Protocol, RetrievalTask
-from search.results.benchmark import UNSEEN
-from search.results.choice import checkpoint_folder, stage
-from search.results.leaderboard import Row, read_leaderboard
-from search.results.table import rate, shown
-from search.spec.load import ResourcesSpec, SearchSpec
-from search.spec.record import read_record
+from search.paths import RunFolder
+from search.results.benchmark import Benchmark, DevAndTest, DevPool, Optimism, Part, Winner
+from search.results.card import card_facts
+from search.results.export import export_trial, mix_of
+from search.results.leaderboard import Row
+from search.spec.load import SearchSpec
 from trainables.config import TrialConfig
 
-BENCHMARK = "benchmark.json"
-BEST = "best"
-EMBEDDINGS = "cache/embeddings"
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from evaluation.embedding_cache import EmbeddingCache
 
 
-def promote(run: Path, spec: SearchSpec, row: Row) -> dict[str, Any]:
-    """Export the trial and benchmark it, on a node that has what a trial needs; returns the `benchmark.json` to be.
+def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
+    """Export the trial and benchmark it, on a node that has what a trial needs.
 
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
     task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
-    device = spec.resources.device
-    document: dict[str, Any] = ray.get(task.remote(str(run), spec.name, spec.metric, asdict(row), device))
-    write_whole(run / BEST / "README.md", model_card(spec.name, row, document))
-    return document
+    benchmark: Benchmark = ray.get(task.remote(run, spec.name, spec.metric, asdict(row), spec.resources.device))
+    return benchmark
 
 
-def make_pool(run: str, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
+def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
     """Have the searched bases find the passages of the dev pool, on a node that has what a trial needs."""
     from trainables.dev_pool import make_dev_pool
 
-    folder = Path(run)
-    trials = [TrialConfig.model_validate(config) for config in configs]
-    make_dev_pool(folder / "data", trials, folder / EMBEDDINGS, device)
+    make_dev_pool(run.data, [TrialConfig.model_validate(config) for config in configs], run.embeddings, device)
 
 
-def finish(run: str, name: str, metric: str, row: Mapping[str, Any], device: str | None) -> dict[str, Any]:
-    """The part of `promote` that needs torch: export to `best/`, then score base and best on the test part.
+def finish(run: RunFolder, name: str, metric: str, row: Mapping[str, Any], device: str | None) -> Benchmark:
+    """The part of `promote` that needs torch: export to `best/`, score base and best on the test part, write the card.
 
     All of it is in float32, the dev scores that test scores are held against too: those of the trial are of the model
     before the merge, in the trial's precision.
@@ -61,189 +54,111 @@ def finish(run: str, name: str, metric: str, row: Mapping[str, Any], device: str
     Args:
         device: of the models; null: the first GPU, else the CPU.
     """
-    from sentence_transformers import SentenceTransformer
+    from trainables.export.card import model_card
+    from trainables.export.manifest import replace_card
 
-    from evaluation.embedding_cache import EmbeddingCache
+    best = Row(**row)
+    start = time.perf_counter()
+    cosine = put_in_place(run, best, name, metric, device)
+    merged = time.perf_counter()
+    benchmark = benchmark_pair(run, best, metric, cosine, device)
+    seconds = {"merge": round(merged - start, 2), "benchmark": round(time.perf_counter() - merged, 2)}
+    benchmark = replace(benchmark, seconds=seconds)
+    replace_card(run.best, model_card(mix_of(run, best), card_facts(run, name, best, benchmark)))
+    return benchmark
+
+
+def put_in_place(run: RunFolder, row: Row, name: str, metric: str, device: str | None) -> float:
+    """Export the trial beside `best/`, then let it take its place. Returns the lowest cosine of the export's check."""
+    new, old = (run.best.with_name(f".best.{state}") for state in ("new", "old"))  # of an earlier end of this search
+    for stale in (new, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    cosine = export_trial(run, row, new, name, metric, device=device).cosine
+    if run.best.exists():
+        run.best.rename(old)
+    new.rename(run.best)
+    shutil.rmtree(old, ignore_errors=True)
+    return cosine
+
+
+def benchmark_pair(run: RunFolder, row: Row, metric: str, cosine: float, device: str | None) -> Benchmark:
+    """Base and exported model on the test part under each protocol, and on what else can judge them."""
     from evaluation.metrics import DEFAULT_METRICS
     from evaluation.retrieval import evaluate
-    from trainables.data.prepared import OLD_TEST, load_report, load_task, read_pool
-    from trainables.export.merge import trained_model
+    from trainables.data.prepared import OLD_TEST, load_report, load_task
 
-    folder = Path(run)
-    best = Row(**row)
-    config = TrialConfig.model_validate(best.config)
-    start = time.perf_counter()
-    new = folder / f".{BEST}.new"
-    shutil.rmtree(new, ignore_errors=True)
-    cosine = _export(folder, best, new, name, metric, device)
-    old = folder / f".{BEST}.old"  # of an earlier end of this search, which has gone on since
-    shutil.rmtree(old, ignore_errors=True)
-    if (folder / BEST).exists():
-        (folder / BEST).rename(old)
-    put_in_place(new, folder / BEST)
-    shutil.rmtree(old, ignore_errors=True)
-    merged = time.perf_counter()
-    data = folder / "data"
-    base = trained_model(config.model_copy(update={"method": "none"}), folder, device)
-    exported = SentenceTransformer(
-        str(folder / BEST),
-        device=device,
-        model_kwargs={"use_safetensors": True, "dtype": "float32"},
-        trust_remote_code=config.trust_remote_code,
-    )
+    pair = _Pair(run, row, device)
     metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
-    document: dict[str, Any] = {
-        "metric": metric,
-        "part": "test",
-        "base": config.base,
-        "best": {"trial": best.trial, "folder": BEST, "reload_cosine": cosine},
-        "protocols": {},
-    }
-    (folder / "benchmark").mkdir(exist_ok=True)
 
-    # Dev, test and its protocols share their corpus: what one has encoded, the next reads.
-    caches = [EmbeddingCache.of(model, folder / EMBEDDINGS) for model in (base, exported)]
+    def part(task: RetrievalTask, name: str) -> Part:
+        before, after = (evaluate(model, task, metrics, cache=cache) for model, cache in pair.models())
+        before.save(run.scores("base", name))
+        after.save(run.scores("best", name))
+        return Part.of(task, before, after, metrics)
 
-    def benchmarked(task: RetrievalTask, name: str) -> dict[str, Any]:
-        before, after = (
-            evaluate(model, task, metrics, cache=cache) for model, cache in zip((base, exported), caches, strict=True)
+    report = load_report(run.data)
+    own: Protocol = report.config.protocol
+    tasks = {protocol: load_task(run.data, "test", protocol) for protocol in _protocols(run.data / "test.jsonl")}
+    # One concept gives no interval.
+    judged = {p: task for p, task in tasks.items() if p == own or len(set(task.groups.values())) > 1}
+    old_test = run.data / f"{OLD_TEST}.jsonl"  # of the run that this one continues: what was forgotten?
+    benchmark = Benchmark(
+        metric=metric,
+        base=pair.config.base,
+        best=Winner(row.trial, run.best.name, cosine),
+        protocols={protocol: part(task, protocol) for protocol, task in judged.items()},
+        old_test=part(load_task(run.data, OLD_TEST, own), OLD_TEST) if old_test.exists() else None,
+        unseen=report.unseen,
+    )
+    if own not in benchmark.protocols:  # a test part without definitions has no scores to hold against dev scores
+        return benchmark
+    return dev_minus_test(benchmark, pair, benchmark.protocols[own], row.metrics[metric])
+
+
+def dev_minus_test(benchmark: Benchmark, pair: _Pair, test: Part, pooled: float) -> Benchmark:
+    """The benchmark with what dev says of both models.
+
+    Args:
+        pooled: the winner's dev score as the search saw it.
+    """
+    from evaluation.retrieval import evaluate
+    from trainables.data.prepared import load_task, read_pool
+
+    task, metric = load_task(pair.run.data, "dev"), benchmark.metric
+    base, best = (evaluate(model, task, (metric,), cache=cache).means[metric] for model, cache in pair.models())
+    pool = read_pool(pair.run.data)  # the search's scores are of a part of the corpus
+    return replace(
+        benchmark,
+        dev_pool=DevPool(len(pool["passages"]), len(task.corpus), pooled, best) if pool is not None else None,
+        optimism=Optimism(best=DevAndTest(best, test.best[metric]), base=DevAndTest(base, test.base[metric])),
+    )
+
+
+class _Pair:
+    """The base and the exported model, with their embeddings: what one task has encoded, the next reads."""
+
+    def __init__(self, run: RunFolder, row: Row, device: str | None) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        from evaluation.embedding_cache import EmbeddingCache
+        from trainables.export.merge import trained_model
+
+        self.run, self.config = run, TrialConfig.model_validate(row.config)
+        base = trained_model(self.config.model_copy(update={"method": "none"}), run.path, device)
+        exported = SentenceTransformer(
+            str(run.best),
+            device=device,
+            model_kwargs={"use_safetensors": True},
+            trust_remote_code=self.config.trust_remote_code,
         )
-        for label, scores in (("base", before), ("best", after)):
-            scores.save(folder / "benchmark" / f"{label}-{name}.npz")
-        return before_and_after(task, before, after, metrics)
+        self._models = [(model, EmbeddingCache.of(model, run.embeddings)) for model in (base, exported)]
 
-    report = load_report(data)
-    document["unseen"] = report.unseen
-    dev_protocol = report.config.protocol
-    for protocol in _protocols(data / "test.jsonl"):
-        task = load_task(data, "test", protocol)
-        if protocol == dev_protocol or len(set(task.groups.values())) > 1:  # one concept gives no interval
-            document["protocols"][protocol] = benchmarked(task, protocol)
-    if (data / f"{OLD_TEST}.jsonl").exists():  # of the run that this one continues: what was forgotten?
-        document[OLD_TEST] = benchmarked(load_task(data, OLD_TEST, dev_protocol), OLD_TEST)
-    own = document["protocols"].get(dev_protocol)
-    if own:  # a test part without definitions has no scores to hold against dev scores on definitions
-        dev = load_task(data, "dev")
-        dev_means = {
-            label: evaluate(model, dev, (metric,), cache=cache).means[metric]
-            for label, model, cache in zip(("base", "best"), (base, exported), caches, strict=True)
-        }
-        if (pool := read_pool(data)) is not None:  # the search's scores are of a part of the corpus
-            document["dev_pool"] = {
-                "passages": len(pool["passages"]),
-                "of": len(dev.corpus),
-                "pooled": best.metrics[metric],
-                "whole": dev_means["best"],
-            }
-        document["optimism"] = {label: optimism(dev_means[label], own[label][metric]) for label in ("best", "base")}
-    ended = time.perf_counter()
-    document["seconds"] = {"merge": round(merged - start, 2), "benchmark": round(ended - merged, 2)}
-    return document
-
-
-def before_and_after(task: RetrievalTask, before: Scores, after: Scores, metrics: Sequence[str]) -> dict[str, Any]:
-    """What `benchmark.json` says of one protocol: sizes, means of base and best, and their paired comparisons."""
-    return {
-        "queries": len(task.queries),
-        "left_out": list(task.left_out),
-        "passages": len(task.corpus),
-        "concepts": len(set(task.groups.values())),
-        "base": before.means,
-        "best": after.means,
-        "comparisons": {m: asdict(compare(before, after, m)) for m in metrics},
-    }
-
-
-def optimism(dev: float, test: float) -> dict[str, float]:
-    """Dev minus test. The base was chosen on neither part, so its difference says how much harder the test part is."""
-    return {"dev": dev, "test": test, "difference": dev - test}
+    def models(self) -> Sequence[tuple[SentenceTransformer, EmbeddingCache]]:
+        """Base, then best."""
+        return self._models
 
 
 def _protocols(part: Path) -> list[Protocol]:
     """The concept protocol, and the definition protocol where rows are marked as definitions."""
-    kinds = {json.loads(line)["kind"] for line in part.read_text(encoding="utf-8").splitlines()}
+    kinds = {row["kind"] for _, row in read_jsonl(part)}
     return ["concept", "definition"] if "definition" in kinds else ["concept"]
-
-
-def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
-    """Write the run's best model, or a trial's, to `dest`.
-
-    Raises:
-        InputError: no such run or trial, a trial without weights, or `dest` exists.
-    """
-    if dest.exists():
-        raise InputError(f"{dest}: exists already; expected a new folder")
-    metric, rows = read_leaderboard(run)
-    if trial is None:
-        if not (run / BEST).is_dir():
-            raise InputError(f"{run}: no {BEST}/ yet; `embtune search SPEC --resume` finishes the search")
-        partial = dest.with_name(f".{dest.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(run / BEST, partial)
-        put_in_place(partial, dest)
-        return
-    row = next((row for row in rows if row.trial == trial), None)
-    if row is None:
-        raise InputError(
-            f"--trial {trial}: not in {run}; expected one of {', '.join(map(str, sorted(r.trial for r in rows)))}"
-        )
-    if not row.checkpoint:
-        raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
-    device = ResourcesSpec.model_validate(read_record(run)["resources"]).device
-    _export(run, row, dest, run.name, metric, device)
-
-
-def _export(run: Path, row: Row, dest: Path, name: str, metric: str, device: str | None) -> float:
-    from trainables.data.prepared import TrialData
-    from trainables.export.export import export_model
-
-    config = TrialConfig.model_validate(row.config)
-    record = {"base": config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
-    dev = TrialData.load(run / "data").dev
-    probes = list(dev.queries.values()), list(dev.corpus.values())
-    card = model_card(name, row, None)
-    return export_model(config, checkpoint_folder(run, row), dest, *probes, record, card, device)
-
-
-def model_card(name: str, row: Row, benchmark: Mapping[str, Any] | None) -> str:
-    """README.md of an exported model: what it is, how it was trained and, where it was benchmarked, the result."""
-    config = row.config
-    told = {"method": config["method"], "learning rate": rate(config["lr"]), "batch size": config["batch_size"]}
-    if config["method"] == "lora":
-        told |= {"LoRA targets": config["targets"], "rank": config["r"], "alpha": shown(config["alpha"])}
-    told |= {"batches": config["batches"], "epochs": shown(config["epochs"])}
-    lines = [
-        "---",
-        "library_name: sentence-transformers",
-        "pipeline_tag: sentence-similarity",
-        f"base_model: {config['base']}",
-        "tags: [sentence-transformers, embtune]",
-        "---",
-        f"# {name}, trial {row.trial}",
-        "",
-        f"`{config['base']}`, fine-tuned by embtune; the adapter is merged, so plain sentence-transformers loads it:",
-        "",
-        "```python",
-        "from sentence_transformers import SentenceTransformer",
-        'model = SentenceTransformer("path/to/this/folder")',
-        'model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))',
-        "```",
-        "",
-        "`encode_query` and `encode_document` add the prompts that the model was trained with.",
-        "",
-        "Trained with " + ", ".join(f"{key} {value}" for key, value in told.items()) + "." + stage(row),
-    ]
-    if benchmark:
-        lines += [
-            "",
-            "| test part | queries | metric | base | this model | difference (95 % interval) |",
-            "|---|---|---|---|---|---|",
-        ]
-        for protocol, part in benchmark["protocols"].items():
-            for metric, c in part["comparisons"].items():
-                gain = f"{c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})"
-                lines.append(
-                    f"| {protocol} | {c['queries']} | {metric} | {c['base']:.4f} | {c['other']:.4f} | {gain} |"
-                )
-        lines += ["", f"The test part holds queries {UNSEEN[benchmark.get('unseen', 'concepts')]}."]
-    return "\n".join(lines) + "\n"

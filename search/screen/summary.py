@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from search.results.benchmark import UNSEEN
+from evaluation.task import Protocol
+from search.results.benchmark import UNSEEN, Benchmark
 from search.results.leaderboard import Row
-from trainables.data.prepared import OLD_TEST
 
 RELEVANT = {"concept": "any passage of the concept counts", "definition": "its definition alone counts"}
 
@@ -28,102 +28,100 @@ def savings(rows: Sequence[Row]) -> str:
     )
 
 
-def main_protocol(benchmark: Mapping[str, Any], wanted: str) -> str | None:
-    """The protocol that decides: the search's own where the test part has queries for it; None without any."""
-    return wanted if wanted in benchmark["protocols"] else next(iter(benchmark["protocols"]), None)
-
-
-def print_benchmark(benchmark: Mapping[str, Any], console: Console, verdict: tuple[str, str] | None) -> None:
+def print_benchmark(benchmark: Benchmark, console: Console, verdict: tuple[str, str] | None) -> None:
     """Base against best on the test part, and what to make of it: `gain`'s answer, None where there is none."""
-    parts = {f"Test part, protocol {name} ({RELEVANT[name]})": part for name, part in benchmark["protocols"].items()}
-    if OLD_TEST in benchmark:
-        parts["Test part of the run that this one continues"] = benchmark[OLD_TEST]
+    parts = {f"Test part, protocol {name} ({RELEVANT[name]})": part for name, part in benchmark.protocols.items()}
+    if benchmark.old_test is not None:
+        parts["Test part of the run that this one continues"] = benchmark.old_test
     for title, part in parts.items():
         console.print(
-            f"{title}: {part['queries']} queries of {part['concepts']} concepts, {part['passages']} passages",
+            f"{title}: {part.queries} queries of {part.concepts} concepts, {part.passages} passages",
             highlight=False,
         )
         table = Table()
         for name in ("metric", "base", "best", "difference", "95 % interval", "p"):
             table.add_column(name, justify="left" if name == "metric" else "right")
-        for metric, c in part["comparisons"].items():
-            colour = "green" if c["low"] > 0 else "red" if c["high"] < 0 else "yellow"
+        for metric, c in part.comparisons.items():
+            colour = "green" if c.low > 0 else "red" if c.high < 0 else "yellow"
             table.add_row(
                 metric,
-                f"{c['base']:.4f}",
-                f"{c['other']:.4f}",
-                f"[{colour}]{c['difference']:+.4f}[/]",
-                f"{c['low']:+.4f} to {c['high']:+.4f}",
-                f"{c['p_value']:.4f}",
-                style="bold" if metric == benchmark["metric"] else "",
+                f"{c.base:.4f}",
+                f"{c.other:.4f}",
+                f"[{colour}]{c.difference:+.4f}[/]",
+                f"{c.low:+.4f} to {c.high:+.4f}",
+                f"{c.p_value:.4f}",
+                style="bold" if metric == benchmark.metric else "",
             )
         console.print(table)
-        for line in part.get("left_out", ()):  # runs of earlier versions do not say
+        for line in part.left_out:
             console.print(line, style="dim", highlight=False, markup=False)
     if verdict is not None:
         mood, sentence = verdict
         console.print(sentence, style={"good": "green", "bad": "red"}.get(mood, "yellow"), highlight=False)
-    if OLD_TEST in benchmark:
-        console.print(forgetting(benchmark), highlight=False)
-    if "dev_pool" in benchmark:
-        console.print(pool(benchmark), highlight=False)
-    if "optimism" in benchmark:
-        console.print(optimism(benchmark), highlight=False)
+    for line in (forgetting(benchmark), pool(benchmark), optimism(benchmark)):
+        if line:
+            console.print(line, highlight=False)
 
 
-def forgetting(benchmark: Mapping[str, Any]) -> str:
-    """How the test part of the run that this one continues fares under the new model."""
-    c = benchmark[OLD_TEST]["comparisons"][benchmark["metric"]]
-    verdict = "has forgotten" if c["high"] < 0 else "has even gained" if c["low"] > 0 else "shows no loss"
+def forgetting(benchmark: Benchmark) -> str:
+    """How the test part of the run that this one continues fares under the new model; empty where it continues none."""
+    if benchmark.old_test is None:
+        return ""
+    c = benchmark.old_test.comparisons[benchmark.metric]
+    verdict = "has forgotten" if c.high < 0 else "has even gained" if c.low > 0 else "shows no loss"
     return (
-        f"No-forgetting check: on the earlier run's test part the new model {verdict}: {benchmark['metric']} "
-        f"{c['base']:.4f} before, {c['other']:.4f} now, {c['difference']:+.4f} "
-        f"(95 % {c['low']:+.4f} to {c['high']:+.4f})."
+        f"No-forgetting check: on the earlier run's test part the new model {verdict}: {benchmark.metric} "
+        f"{c.base:.4f} before, {c.other:.4f} now, {c.difference:+.4f} "
+        f"(95 % {c.low:+.4f} to {c.high:+.4f})."
     )
 
 
-def pool(benchmark: Mapping[str, Any]) -> str:
-    """The winner's dev score among the passages that the search compared trials on, and among all."""
-    p = benchmark["dev_pool"]
+def pool(benchmark: Benchmark) -> str:
+    """The winner's dev score among the passages that the search compared trials on, and among all; empty without."""
+    p = benchmark.dev_pool
+    if p is None:
+        return ""
     return (
-        f"Dev pool: the leaderboard's dev scores are of {p['passages']:,} of {p['of']:,} passages. The winner's "
-        f"{benchmark['metric']} is {p['pooled']:.4f} there and {p['whole']:.4f} on the whole corpus."
+        f"Dev pool: the leaderboard's dev scores are of {p.passages:,} of {p.of:,} passages. The winner's "
+        f"{benchmark.metric} is {p.pooled:.4f} there and {p.whole:.4f} on the whole corpus."
     )
 
 
-def optimism(benchmark: Mapping[str, Any]) -> str:
-    """How much of the winner's dev score was luck of the choice, beside the base, on which nothing was chosen."""
-    best, base = benchmark["optimism"]["best"], benchmark["optimism"]["base"]
-    luck = round(best["difference"] - base["difference"], 4)
+def optimism(benchmark: Benchmark) -> str:
+    """How much of the winner's dev score was luck of the choice, beside the base's; empty where it is not known."""
+    if benchmark.optimism is None:
+        return ""
+    best, base = benchmark.optimism.best, benchmark.optimism.base
+    luck = round(best.difference - base.difference, 4)
     return (
-        f"Optimism: from dev, which chose the model, to test its {benchmark['metric']} goes from {best['dev']:.4f} to "
-        f"{best['test']:.4f}, that of its base, which nothing chose, from {base['dev']:.4f} to {base['test']:.4f}: dev "
+        f"Optimism: from dev, which chose the model, to test its {benchmark.metric} goes from {best.dev:.4f} to "
+        f"{best.test:.4f}, that of its base, which nothing chose, from {base.dev:.4f} to {base.test:.4f}: dev "
         + (f"flatters the choice by about {luck:.4f}." if luck > 0 else "does not flatter the choice.")
     )
 
 
-def gain(benchmark: Mapping[str, Any], protocol: str, base_kept: bool) -> tuple[Literal["good", "bad", "open"], str]:
+def gain(benchmark: Benchmark, protocol: Protocol, base_kept: bool) -> tuple[Literal["good", "bad", "open"], str]:
     """Whether fine-tuning was worth it, in one sentence."""
-    metric = benchmark["metric"]
-    c = benchmark["protocols"][protocol]["comparisons"][metric]
-    sizes = f"{c['queries']:,} test queries of {c['groups']:,} concepts"
-    unseen = UNSEEN[benchmark.get("unseen", "concepts")]  # runs of earlier versions held whole concepts back
-    interval = f"95 % interval {c['low']:+.4f} to {c['high']:+.4f}"
+    metric = benchmark.metric
+    c = benchmark.protocols[protocol].comparisons[metric]
+    sizes = f"{c.queries:,} test queries of {c.groups:,} concepts"
+    unseen = UNSEEN[benchmark.unseen]
+    interval = f"95 % interval {c.low:+.4f} to {c.high:+.4f}"
     if base_kept:
-        return "open", f"No trial was worth its cost: the base as it is was kept ({metric} {c['base']:.3f} on test)."
-    if c["low"] > 0:
-        relative = f", {c['difference'] / c['base']:+.0%}" if c["base"] > 0 else ""
+        return "open", f"No trial was worth its cost: the base as it is was kept ({metric} {c.base:.3f} on test)."
+    if c.low > 0:
+        relative = f", {c.difference / c.base:+.0%}" if c.base > 0 else ""
         return "good", (
-            f"Fine-tuning helps: {metric} rises from {c['base']:.3f} to {c['other']:.3f} "
-            f"({c['difference']:+.4f}{relative}; {interval}) on {sizes} {unseen}."
+            f"Fine-tuning helps: {metric} rises from {c.base:.3f} to {c.other:.3f} "
+            f"({c.difference:+.4f}{relative}; {interval}) on {sizes} {unseen}."
         )
-    if c["high"] < 0:
+    if c.high < 0:
         return "bad", (
-            f"Fine-tuning hurts: {metric} falls from {c['base']:.3f} to {c['other']:.3f} "
-            f"({c['difference']:+.4f}; {interval}) on {sizes}; keep the base."
+            f"Fine-tuning hurts: {metric} falls from {c.base:.3f} to {c.other:.3f} "
+            f"({c.difference:+.4f}; {interval}) on {sizes}; keep the base."
         )
     return "open", (
-        f"No gain is shown: {metric} goes from {c['base']:.3f} to {c['other']:.3f} on {sizes}, but the {interval} "
+        f"No gain is shown: {metric} goes from {c.base:.3f} to {c.other:.3f} on {sizes}, but the {interval} "
         "includes zero."
     )
 

@@ -15,12 +15,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from evaluation.errors import InputError
+from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
 from search.spec.space import Space
 from search.spec.starts import best_of
 from trainables.data.config import DataConfig
 
-SPEC = "spec.json"  # the resolved spec in a run's folder
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
 
 
@@ -166,7 +166,7 @@ class SearchSpec(Section):
     @property
     def earlier_data(self) -> Path | None:
         """Data folder of the run that this one continues."""
-        return None if self.continue_from is None else self.folder / self.continue_from / "data"
+        return None if self.continue_from is None else RunFolder(self.folder / self.continue_from).data
 
     @property
     def record(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) 
     raw = _read(path)
     if base is not None:
         raw["space"] = {**(raw.get("space") or {}), "base": base}
-    if path.name != SPEC:
+    if path != RunFolder(path.parent).spec:
         return _validated(raw, path, path.parent, {}, resumed)
     # A run's own spec.json: what it records about the run is no part of the spec.
     own = {key: raw[key] for key in SearchSpec.model_fields if key in raw}
@@ -245,9 +245,9 @@ def _validated(
 
 
 def _best_of(run: Path, spec: Path) -> str:
-    if not (run / "best" / "modules.json").is_file():
+    if not (RunFolder(run).best / "modules.json").is_file():
         raise InputError(f"{spec}: continue_from: {run} holds no best/; expected the folder of a search that has ended")
-    return str((run / "best").resolve())
+    return str(RunFolder(run).best.resolve())
 
 
 def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
@@ -264,7 +264,7 @@ def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
             f"could be stopped; expected at most {max(most, 0)}, and 3 rungs or more"
         )
     if spec.start_from is not None:
-        began = None if resumed is None else resumed / spec.name / SPEC
+        began = None if resumed is None else RunFolder(resumed / spec.name).spec
         spec = _with_starts(spec, spec.start_from, space, began)
     if not space.searched:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.files import write_whole
-from search.spec.load import SPEC, SearchSpec
+from search.paths import RunFolder
+from search.spec.load import SearchSpec
 
 PACKAGES = (
     "embtune",
@@ -38,11 +39,11 @@ def write_spec(spec: SearchSpec, run: Path, data_hash: str, base_commits: Mappin
         "base_commits": dict(base_commits),  # null for a local folder
         "start_from": None if spec.started_from is None else spec.started_from.model_dump(),
     }
-    write_whole(run / SPEC, json.dumps(document, indent=1, ensure_ascii=False))
+    write_whole(RunFolder(run).spec, json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((run / SPEC).read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(RunFolder(run).spec.read_text(encoding="utf-8"))
     return document
 
 

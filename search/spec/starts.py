@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.errors import InputError
+from search.paths import RunFolder
 from search.spec.space import Space
 
 
@@ -18,7 +19,7 @@ def best_of(run: Path, space: Space, top: int) -> list[dict[str, Any]]:
     Raises:
         InputError: the folder is no run that ended, or none of its trials lies in the space.
     """
-    path = run / "leaderboard.json"
+    path = RunFolder(run).leaderboard
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     except (OSError, ValueError, KeyError):

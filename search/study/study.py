@@ -22,6 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.errors import InputError
+from search.paths import RunFolder
 from search.spec.load import SearchSpec
 from search.study.budget import best_rung, left, spent
 from search.study.journal import Journal
@@ -33,7 +34,6 @@ from trainables.training.rungs import keep_best
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-JOURNAL = "study.journal"
 MAX_REPEATS = 100  # proposals in a row that are known already, after which the space counts as exhausted
 
 
@@ -57,7 +57,7 @@ class Study:
         self.spec = spec
         self.space = spec.parsed_space()
         self._run, self._concurrent = run, concurrent
-        self._journal = Journal(run / JOURNAL)
+        self._journal = Journal(RunFolder(run).journal)
         self._storage = JournalStorage(self._journal)
         # A run that goes on under another name goes on with the study that it has.
         stored = optuna.get_all_study_names(self._storage)
@@ -182,7 +182,7 @@ class Study:
 
     def _tidy(self, record: Mapping[str, Any]) -> None:
         """Keep the best rung's weights of the trial whose rung this is, in the run's folder as it is found."""
-        keep_best(self._run / "tune" / Path(record["folder"]).parent.name, self.spec.metric)
+        keep_best(RunFolder(self._run).tune / Path(record["folder"]).parent.name, self.spec.metric)
 
     def _ended(self) -> int:
         return sum(t.state.is_finished() for t in self.trials)

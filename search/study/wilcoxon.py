@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from scipy.stats import wilcoxon
 
+from search.paths import RunFolder
+from trainables.training.rungs import SCORES
+
 
 class WilcoxonRungPruner(optuna.pruners.BasePruner):
     """Stops a trial that is significantly worse than the best trial at the same rung.
@@ -44,7 +47,7 @@ class WilcoxonRungPruner(optuna.pruners.BasePruner):
 
         folder = Path(trial.user_attrs[f"rung_{rung}"]["folder"])
         # Within the run's folder as it is found: a run that was moved goes on.
-        scores = Scores.load(self._run / "tune" / folder.parent.name / folder.name / "scores.npz")
+        scores = Scores.load(RunFolder(self._run).tune / folder.parent.name / folder.name / SCORES)
         _, concept = np.unique(scores.groups, return_inverse=True)
         values = scores.values(self._metric)
         means: NDArray[np.float64] = np.bincount(concept, weights=values) / np.bincount(concept)

@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.embeddings import unit_rows
-from evaluation.files import write_whole
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, TaskEmbeddings, score_embeddings
-from evaluation.task import RetrievalTask
-from search.paths import RunFolder
+from evaluation.task import Protocol, RetrievalTask
+from search.paths import MODELS, RunFolder
+from search.results.benchmark import Benchmark, DevAndTest, Optimism, Part, Winner
 from search.results.choice import choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
-from search.results.promote import BENCHMARK, before_and_after, optimism
 from search.spec.load import SearchSpec, load_spec
 from search.spec.record import write_spec as write_record
 from search.study.study import Study
@@ -36,6 +35,7 @@ from trainables.training.rungs import Rung, complete_rung
 
 DIMENSIONS = 256
 METRIC = "ndcg@10"
+PROTOCOLS: tuple[Protocol, ...] = ("concept", "definition")
 
 
 def toy_scores(task: RetrievalTask, noise: float, seed: int = 0) -> Scores:
@@ -126,25 +126,25 @@ def end(run: Path, spec: SearchSpec, study: Study) -> list[Row]:
     assert choice is not None
     chosen = TrialConfig.model_validate(choice.row.config)
     noises = {"base": toy_noise(chosen, 0) * 1.5, "best": toy_noise(chosen, choice.row.best_rung)}
-    protocols: dict[str, Any] = {}
-    for protocol in ("concept", "definition"):
-        task = load_task(run / "data", "test", protocol)
-        scores = {label: toy_scores(task, noise) for label, noise in noises.items()}
-        for label, found in scores.items():
-            found.save(run / "benchmark" / f"{label}-{protocol}.npz")
-        protocols[protocol] = before_and_after(task, scores["base"], scores["best"], DEFAULT_METRICS)
-    base_dev = toy_scores(load_task(run / "data", "dev"), noises["base"]).means[METRIC]
-    document = {
-        "metric": METRIC,
-        "part": "test",
-        "base": chosen.base,
-        "best": {"trial": choice.row.trial, "folder": "best", "reload_cosine": 1.0},
-        "protocols": protocols,
-        "optimism": {
-            "best": optimism(choice.row.metrics[METRIC], protocols["concept"]["best"][METRIC]),
-            "base": optimism(base_dev, protocols["concept"]["base"][METRIC]),
-        },
-        "seconds": {"data": 0.2, "ray": 3.0, "trials": 40.0, "merge": 1.0, "benchmark": 2.0},
-    }
-    write_whole(run / BENCHMARK, json.dumps(document))
+    folder = RunFolder(run)
+    protocols: dict[Protocol, Part] = {}
+    for protocol in PROTOCOLS:
+        task = load_task(folder.data, "test", protocol)
+        before, after = (toy_scores(task, noises[model]) for model in MODELS)
+        before.save(folder.scores("base", protocol))
+        after.save(folder.scores("best", protocol))
+        protocols[protocol] = Part.of(task, before, after, DEFAULT_METRICS)
+    base_dev = toy_scores(load_task(folder.data, "dev"), noises["base"]).means[METRIC]
+    test = protocols["concept"]
+    Benchmark(
+        metric=METRIC,
+        base=chosen.base,
+        best=Winner(choice.row.trial, "best", 1.0),
+        protocols=protocols,
+        optimism=Optimism(
+            best=DevAndTest(choice.row.metrics[METRIC], test.best[METRIC]),
+            base=DevAndTest(base_dev, test.base[METRIC]),
+        ),
+        seconds={"data": 0.2, "ray": 3.0, "trials": 40.0, "merge": 1.0, "benchmark": 2.0},
+    ).write(folder.benchmark)
     return rows

@@ -12,12 +12,13 @@ import pytest
 from rich.console import Console
 
 from evaluation.errors import InputError
+from search.paths import RunFolder
 from search.results.leaderboard import leaderboard, write_leaderboard
 from search.run import _search
-from search.spec.load import SPEC, load_spec
+from search.spec.load import load_spec
 from search.spec.record import read_record
 from search.staging import Staging, check_same_search
-from search.study.study import JOURNAL, Study
+from search.study.study import Study
 from tests.conftest import TinyBase
 from tests.kit.toy import write_pairs, write_spec
 from tests.kit.toy_run import make_run
@@ -82,7 +83,7 @@ def test_a_search_goes_on_with_the_gpus_that_it_began_with(tiny_base: TinyBase, 
         assert (decided.resources.gpus, decided.folder) == (gpus, spec.folder)
         staging.settle(console)
     assert read_record(run)["resources"]["gpus"] == gpus
-    (run / JOURNAL).touch()
+    (RunFolder(run).journal).touch()
     with Staging(spec, run, resume=True) as staging:
         staging.prepare(console)
         assert staging.resources.gpus == gpus
@@ -95,7 +96,7 @@ def test_a_run_of_a_version_that_searched_each_parts_own_passages_goes_on_as_it_
     document = read_record(run)
     document["data"]["distractors"] = False  # the default then, written out
     del document["data"]["min_grade"]
-    (run / SPEC).write_text(json.dumps(document))
+    (RunFolder(run).spec).write_text(json.dumps(document))
     assert "Going on with" in staged(tmp_path / "toy.yaml", run, resume=True)
     assert read_record(run)["data"]["distractors"] is False
     assert "Going on with" in staged(tmp_path / "toy.yaml", run, resume=True)  # and once more
@@ -108,12 +109,12 @@ def test_a_run_of_a_version_that_searched_each_parts_own_passages_goes_on_as_it_
 
 
 def test_repeating_a_run_says_what_is_not_as_it_was(run: Path, tmp_path: Path) -> None:
-    assert "not as in" not in staged(run / SPEC, tmp_path / "again" / "toy")
+    assert "not as in" not in staged(RunFolder(run).spec, tmp_path / "again" / "toy")
     write_pairs(tmp_path / "pairs.jsonl", concepts=61)
     document = read_record(run)
     document["record"]["versions"]["ray"] = "1.0"
-    (run / SPEC).write_text(json.dumps(document))
-    told = staged(run / SPEC, tmp_path / "other" / "toy")
+    (RunFolder(run).spec).write_text(json.dumps(document))
+    told = staged(RunFolder(run).spec, tmp_path / "other" / "toy")
     assert "not as in the recorded run: the data\n" in told
     assert "not as in the recorded run: ray was 1.0, is " in told
 
@@ -153,7 +154,7 @@ def test_a_search_goes_on_from_the_starts_it_began_with_when_the_run_they_came_f
         staged(spec(start=[{"targets": "qv", "r": 2, "lr": 3e-3}]), run, resume=True)
     document = read_record(run)
     del document["record"]["start_from"]  # as earlier versions wrote it
-    (run / SPEC).write_text(json.dumps(document))
+    (RunFolder(run).spec).write_text(json.dumps(document))
     assert "Going on with" in staged(spec(), run, resume=True)
 
 
@@ -174,7 +175,7 @@ def test_going_on_with_a_search_whose_space_was_used_up_keeps_its_benchmark(tmp_
     before = {name: (run / name).read_bytes() for name in ("benchmark.json", "leaderboard.json")}
     study = Study(run, load_spec(tmp_path / "toy.yaml"))
     console = Console(file=io.StringIO(), width=200)
-    assert _search(study, run, 1, {}, console, smoke=False) == 0
+    assert _search(study, RunFolder(run), 1, {}, console, smoke=False) == 0
     assert "The search ended: 100 proposals in a row were known already" in console.file.getvalue()  # type: ignore[attr-defined]
     assert {name: (run / name).read_bytes() for name in before} == before
     assert len(study.trials) == 2
@@ -184,7 +185,7 @@ def as_an_earlier_version_wrote_it(run: Path) -> None:
     """Without the keys that came later, and with parts that this version would cut otherwise."""
     spec = read_record(run)
     spec["data"].pop("shared")
-    (run / SPEC).write_text(json.dumps(spec))
+    (RunFolder(run).spec).write_text(json.dumps(spec))
     report = json.loads((run / "data" / "report.json").read_text("utf-8"))
     for key in ("corpus", "shared", "unseen"):
         report.pop(key)

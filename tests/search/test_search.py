@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sentence_transformers import SentenceTransformer
 
+from search.results.benchmark import Benchmark
 from search.results.leaderboard import read_leaderboard
 from search.screen.console import make_console
 from search.screen.summary import gain
@@ -163,7 +164,7 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
     assert comparison["low"] <= comparison["difference"] <= comparison["high"]
     assert benchmark["best"]["reload_cosine"] >= 0.9999
     assert "SentenceTransformer(" in done.output
-    _, verdict = gain(benchmark, "concept", base_kept=False)
+    _, verdict = gain(Benchmark.read(done.run / "benchmark.json"), "concept", base_kept=False)
     assert verdict in " ".join(done.output.split())
 
 

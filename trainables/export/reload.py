@@ -1,13 +1,11 @@
-"""Embed texts with a saved model and nothing else loaded: python -m trainables.export.reload MODEL IN OUT
-
---trust-remote-code runs the code that the folder brings, as it did in the training.
-"""
+"""Embed texts with a saved model and nothing else loaded: python -m trainables.export.reload JOB"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +14,37 @@ from sentence_transformers import SentenceTransformer
 from evaluation.embeddings import Role, embed
 
 
-def main(model: str, texts: str, embeddings: str, code: str = "") -> None:
-    """Embed what the JSON file `texts` holds; write (N, D) float32 unit rows to `embeddings` (.npy)."""
-    encoder = SentenceTransformer(
-        model, device="cpu", model_kwargs={"use_safetensors": True}, trust_remote_code=code == "--trust-remote-code"
+def main(job: str) -> None:
+    """Do what the JSON file `job` says: write (N, D) float32 unit rows of its `texts` to the .npy file `embeddings`.
+
+    The model is the `folder`, run in the `format`'s runtime, or its adapter put on the base of the configuration
+    `config`.
+    """
+    told: dict[str, Any] = json.loads(Path(job).read_text(encoding="utf-8"))
+    np.save(told["embeddings"], embed_both(_load(told), told["texts"]), allow_pickle=False)
+
+
+def _load(told: dict[str, Any]) -> SentenceTransformer:
+    folder = Path(told["folder"])
+    if told["adapter_only"]:
+        import torch
+
+        from trainables.config import TrialConfig
+        from trainables.model.build import build_model
+
+        model = build_model(TrialConfig.model_validate(told["config"]), "cpu", dtype=torch.float32)
+        model.load_adapter(str(folder))
+        return model.eval()
+    if told["format"] != "safetensors":
+        from trainables.export.backends import load_backend
+
+        return load_backend(folder, told["format"])
+    return SentenceTransformer(
+        str(folder),
+        device="cpu",
+        model_kwargs={"use_safetensors": True},
+        trust_remote_code=bool(told["config"] and told["config"]["trust_remote_code"]),
     )
-    np.save(embeddings, embed_both(encoder, json.loads(Path(texts).read_text())), allow_pickle=False)
 
 
 def embed_both(model: SentenceTransformer, texts: dict[str, list[str]]) -> NDArray[np.float32]:

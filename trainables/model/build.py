@@ -1,8 +1,7 @@
 """A trial's model: the base, prompted and pooled as it should be, with its adapter. The base is loaded once a process.
 
 Every model that build_model returns has modules of its own around weights that it shares with the cached base. Frozen
-weights are only read. Whatever writes weights (full fine-tuning, merging) works on a copy: build_model clones them for
-method full, and own_weights clones them for a merge.
+weights are only read. Whatever writes weights works on a copy: build_model clones them for method full.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def training_prompts(model: SentenceTransformer, columns: list[str]) -> dict[str
 
 
 def own_weights(model: SentenceTransformer) -> SentenceTransformer:
-    """Give the model a private copy of every weight, so that writing them (a merge) leaves the cached base as it is."""
+    """Give the model a private copy of every weight, so that writing them leaves the cached base as it is."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model

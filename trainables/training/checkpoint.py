@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
@@ -14,6 +15,7 @@ from evaluation.files import usual_modes
 from trainables.training.rungs import ADAPTER, WEIGHTS
 
 PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
+SLICE = 2**22  # numbers of a file that are read at once: 16 MiB
 
 
 def save_weights(model: SentenceTransformer, folder: Path) -> None:
@@ -45,7 +47,29 @@ def load_weights(model: SentenceTransformer, folder: Path) -> None:
         if strangers:
             raise ValueError(f"{folder}: not this model's adapter: {strangers[:3]}")
     else:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        _copy_from(folder / WEIGHTS, model)
+
+
+def _copy_from(file: Path, model: SentenceTransformer) -> None:
+    """Read every weight from the file, which is opened anew for each slice: the pages of a file that stays open count
+    as this process's memory, beside the base's and the model's own."""
+    state = model.state_dict()
+    with safe_open(file, framework="pt") as tensors:
+        shapes = {name: torch.Size(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    strangers = sorted(
+        name for name in shapes.keys() | state.keys() if name not in state or shapes.get(name) != state[name].shape
+    )
+    if strangers:
+        raise ValueError(f"{file}: not this model's weights: {strangers[:3]}")
+    for name, weight in state.items():
+        if not weight.dim():
+            with safe_open(file, framework="pt") as tensors:
+                weight.copy_(tensors.get_tensor(name))
+            continue
+        step = max(1, SLICE // max(1, weight[:1].numel()))
+        for start in range(0, len(weight), step):
+            with safe_open(file, framework="pt") as tensors:
+                weight[start : start + step].copy_(tensors.get_slice(name)[start : start + step])
 
 
 def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from search.report.figures import front
 from search.report.gather import RunData, gather
 from search.report.page import verdict
 from search.report.write import write_report
+from search.results.benchmark import Benchmark
 from search.results.leaderboard import read_leaderboard
 from search.screen.summary import pool
 from tests.kit.toy_run import METRIC, make_run
@@ -208,9 +209,10 @@ def test_a_smoke_run_says_that_its_scores_mean_nothing(tmp_path: Path) -> None:
 
 def test_the_report_says_no_more_than_the_interval_does(data: RunData) -> None:
     def with_interval(low: float, high: float) -> tuple[str, str]:
-        document = json.loads(json.dumps(data.benchmark))
-        document["protocols"]["concept"]["comparisons"][METRIC] |= {"low": low, "high": high}
-        return verdict(replace(data, benchmark=document))
+        assert data.benchmark is not None
+        part = data.benchmark.protocols["concept"]
+        compared = replace(part, comparisons={METRIC: replace(part.comparisons[METRIC], low=low, high=high)})
+        return verdict(replace(data, benchmark=replace(data.benchmark, protocols={"concept": compared})))
 
     assert with_interval(0.01, 0.03)[0] == "good"
     assert with_interval(-0.03, -0.01)[0] == "bad"
@@ -234,7 +236,7 @@ def test_dev_scores_of_a_pool_stand_beside_those_of_the_whole_corpus(run: Path, 
     document["dev_pool"] = {"passages": 12345, "of": 1000000, "pooled": 0.7182, "whole": 0.6931}
     path.write_text(json.dumps(document))
     page = Page(write_report(tmp_path / "pooled").read_text(encoding="utf-8"))
-    told = pool(document)
+    told = pool(Benchmark.read(path))
     for figure in ("12,345 of 1,000,000 passages", "0.7182", "0.6931"):
         assert figure in page.text
         assert figure in told

@@ -13,10 +13,12 @@ import pytest
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
-from search.results.choice import SCORES, checkpoint_folder, choose, mark_tied, stage
+from search.paths import RunFolder
+from search.results.choice import choose, mark_tied, stage
 from search.results.leaderboard import Row, read_leaderboard, write_leaderboard
 from search.results.table import as_csv, as_table
 from tests.kit.toy_run import METRIC, make_run
+from trainables.training.rungs import SCORES
 
 QUERIES = 200
 
@@ -46,7 +48,8 @@ def row(trial: int, score: float, rank: int, *, state: str = "COMPLETE", trainab
 def save_scores(run: Path, row: Row, values_Q: np.ndarray, per_group: int = 2) -> None:
     ids = tuple(f"q{i}" for i in range(len(values_Q)))
     groups = tuple(f"g{i // per_group}" for i in range(len(values_Q)))
-    Scores(ids, groups, {METRIC: values_Q.astype(np.float64)}).save(checkpoint_folder(run, row) / SCORES)
+    folder = RunFolder(run).checkpoint(row.trial, row.checkpoint)
+    Scores(ids, groups, {METRIC: values_Q.astype(np.float64)}).save(folder / SCORES)
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def test_a_tie_is_told_from_a_small_but_steady_difference(noisy: tuple[Path, lis
     marked = {r.trial: r.tied for r in mark_tied(rows, run, METRIC)}
     assert marked == {0: True, 1: True, 2: False, 3: True}
     # Unpaired, trial 2 could not be told from the others: the intervals of the two means overlap.
-    scores = {r.trial: Scores.load(checkpoint_folder(run, r) / SCORES) for r in rows}
+    scores = {r.trial: Scores.load(RunFolder(run).checkpoint(r.trial, r.checkpoint) / SCORES) for r in rows}
     errors = [scores[trial].standard_error(METRIC) for trial in (rows[0].trial, 2)]
     assert rows[0].metrics[METRIC] - rows[2].metrics[METRIC] < 1.96 * math.hypot(*errors)
     full = compare(scores[rows[0].trial], scores[2], METRIC)
@@ -118,7 +121,7 @@ def test_one_concept_tells_nothing_apart(tmp_path: Path) -> None:
 
 def test_scores_that_are_gone_are_named(noisy: tuple[Path, list[Row]]) -> None:
     run, rows = noisy
-    (checkpoint_folder(run, rows[1]) / SCORES).unlink()
+    (RunFolder(run).checkpoint(rows[1].trial, rows[1].checkpoint) / SCORES).unlink()
     with pytest.raises(InputError, match=f"expected the dev scores of trial {rows[1].trial}"):
         mark_tied(rows, run, METRIC)
 

@@ -17,7 +17,8 @@ import trainables.model.build as model_module
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, BASES, TEXTS, TinyBase
 from trainables.config import TrialConfig
-from trainables.export.merge import merged_model, trained_model
+from trainables.export.merge import trained_model
+from trainables.export.mix import Mix, mixed_model
 from trainables.model.build import build_model, forget_bases, own_weights, training_prompts
 from trainables.model.precision import resolve_attention, resolve_precision
 from trainables.model.stand_ins import make_encoder, make_stand_in
@@ -107,7 +108,7 @@ def test_train_merge_reload(tiny_base: TinyBase, tmp_path: Path, architecture: s
     assert np.abs(trained - before).max() > 1e-3
     np.testing.assert_allclose(_embed(trained_model(config, tmp_path / "checkpoint", "cpu")), trained, atol=1e-6)
 
-    merged = merged_model(config, tmp_path / "checkpoint", "cpu")
+    merged = mixed_model(Mix.of(config, tmp_path / "checkpoint"), "cpu")
     assert not any("lora" in name for name, _ in merged.named_parameters())
     merged.save_pretrained(str(tmp_path / "merged"), create_model_card=False)
     reloaded = SentenceTransformer(str(tmp_path / "merged"), device="cpu")
@@ -172,7 +173,7 @@ def test_bf16_trial_trains_and_merges_in_float32(tiny_base: TinyBase, tmp_path: 
     model = build_model(config, "cpu")
     _train(config, model, tmp_path / "trainer")
     save_weights(model, tmp_path / "checkpoint")
-    merged = merged_model(config, tmp_path / "checkpoint", "cpu")
+    merged = mixed_model(Mix.of(config, tmp_path / "checkpoint"), "cpu")
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
     unmerged = trained_model(config, tmp_path / "checkpoint", "cpu")
     assert (_embed(merged) * _embed(unmerged)).sum(axis=1).min() > 0.9999
@@ -302,7 +303,7 @@ def test_the_same_text_reaches_the_tokenizer_everywhere(
     assert set(seen) - prompts - {query + TEXTS[0]} == queries | documents - {query + TEXTS[0]}  # the gate's probe
 
     save_weights(model, tmp_path / "checkpoint")
-    merged = merged_model(config, tmp_path / "checkpoint", "cpu")
+    merged = mixed_model(Mix.of(config, tmp_path / "checkpoint"), "cpu")
     merged.save_pretrained(str(tmp_path / "export"), create_model_card=False)
     exported = SentenceTransformer(str(tmp_path / "export"), device="cpu")
     assert exported.prompts == {"query": query, "document": passage}

@@ -19,8 +19,10 @@ from tests.conftest import TinyBase
 from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
-from trainables.export.export import ExportError, export_model
-from trainables.export.merge import merged_model, trained_model
+from trainables.export.export import export_model
+from trainables.export.manifest import verify
+from trainables.export.merge import trained_model
+from trainables.export.mix import Mix, mixed_model
 from trainables.plan.memory import HEADROOM, estimate_memory, fit_to_memory
 from trainables.train import train
 from trainables.training.rungs import ADAPTER, MARKER, Rung
@@ -141,7 +143,7 @@ def test_merged_equals_trained_and_differs_from_the_base(
     texts = list(data.dev.queries.values())[:64]
     folder = Path(best.folder)
     trained = trained_model(trial, folder).encode_query(texts)
-    merged = merged_model(trial, folder)
+    merged = mixed_model(Mix.of(trial, folder))
     np.testing.assert_allclose(merged.encode_query(texts), trained, atol=1e-5)
     base = trained_model(trial.model_copy(update={"method": "none"}), folder)
     assert np.abs(base.encode_query(texts) - trained).max() > 1e-3
@@ -161,7 +163,7 @@ def test_export_is_checked_in_a_fresh_process_and_complete(
     best = train(config, data, lambda rung: None, folder=tmp_path / "trial")
     texts = list(data.dev.queries.values()), list(data.dev.corpus.values())
     dest = tmp_path / "best"
-    cosine = export_model(config, Path(best.folder), dest, *texts, {"base": config.base}, "# card\n")
+    cosine = export_model(Mix.of(config, Path(best.folder)), dest, *texts, {"base": config.base}, "# card\n").cosine
     assert cosine >= 0.9999
     model = SentenceTransformer(str(dest))
     assert model.prompts["query"] == "query: "  # the family's, as in training
@@ -169,16 +171,17 @@ def test_export_is_checked_in_a_fresh_process_and_complete(
     assert (dest / "adapter" / ADAPTER).exists()
     assert not list(dest.rglob("*.bin"))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-    with pytest.raises(FileExistsError):
-        export_model(config, Path(best.folder), dest, *texts, {}, "")
+    verify(dest)
+    with pytest.raises(InputError, match="exists already"):
+        export_model(Mix.of(config, Path(best.folder)), dest, *texts, {}, "")
 
 
 def test_an_export_that_is_another_model_never_appears(config: TrialConfig, data: TrialData, tmp_path: Path) -> None:
     best = train(config, data, lambda rung: None, folder=tmp_path / "trial")
-    # Another scale than the adapter was trained with: merged by its own file, trained by the configuration.
+    # Another scale than the adapter was trained with: its own file says so.
     other = config.model_copy(update={"alpha": 64 * config.alpha})
-    with pytest.raises(ExportError, match="differs from the trained one"):
-        export_model(other, Path(best.folder), tmp_path / "best", list(data.dev.queries.values()), [], {}, "")
+    with pytest.raises(InputError, match=f"lora_alpha is {config.alpha}, expected {other.alpha}"):
+        export_model(Mix.of(other, Path(best.folder)), tmp_path / "best", list(data.dev.queries.values()), [], {}, "")
     assert [path.name for path in tmp_path.iterdir()] == ["trial"]
 
 

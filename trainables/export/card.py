@@ -1,0 +1,164 @@
+"""The model card of an export: the hub's metadata with its results, and what a person wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from trainables.bases import hub
+from trainables.bases.families import ResolvedBase, resolve_base
+from trainables.export.mix import Mix
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A score of the exported model on one part.
+
+    Attributes:
+        part: as people call it: dev, test, guard.
+        metric: such as ndcg@10.
+        value: of this model.
+        queries: that it is a mean over.
+        base: of its base on the same part; none: not measured.
+        low, high: 95 % interval of the difference to the base.
+    """
+
+    part: str
+    metric: str
+    value: float
+    queries: int
+    base: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells beside the configuration.
+
+    Attributes:
+        name: of the model, in its title.
+        dataset: what it was trained on, as people call it.
+        figures: its scores.
+        sizes: rows of each part of the data.
+        data_sha256: of the data; empty: not known.
+        notes: paragraphs on how it was made: the search, the choice, what was given up.
+    """
+
+    name: str
+    dataset: str
+    figures: Sequence[Figure] = ()
+    sizes: Mapping[str, int] | None = None
+    data_sha256: str = ""
+    notes: Sequence[str] = ()
+
+
+def model_card(mix: Mix, facts: CardFacts) -> str:
+    """README.md of an exported model, metadata first."""
+    config = mix.config
+    base = resolve_base(config)
+    licence = _licence(config.base, config.revision)
+    results = [
+        EvalResult(
+            task_type="sentence-similarity",
+            task_name="Retrieval",
+            dataset_type=facts.dataset,
+            dataset_name=facts.dataset,
+            dataset_split=figure.part,
+            metric_type=figure.metric,
+            metric_value=round(figure.value, 4),
+        )
+        for figure in facts.figures
+    ]
+    data = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["sentence-transformers", "embtune"],
+        license=licence,
+        base_model=config.base if _on_hub(config.base) else None,  # the hub takes its own ids alone
+        model_name=facts.name if results else None,
+        eval_results=results or None,
+    )
+    body = [
+        f"# {facts.name}",
+        f"`{config.base}`, fine-tuned by embtune. Licence of the base: {licence or 'not stated in its files'}.",
+        *facts.notes,
+        *_use(base),
+        "## How it was trained",
+        _recipe(mix),
+        *_data(facts),
+        *_table(facts.figures),
+    ]
+    return f"---\n{data.to_yaml()}\n---\n" + "\n\n".join(part for part in body if part) + "\n"
+
+
+def _use(base: ResolvedBase) -> list[str]:
+    code = (
+        "```python\n"
+        "from sentence_transformers import SentenceTransformer\n"
+        'model = SentenceTransformer("path/to/this/folder")\n'
+        'model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))\n'
+        "```"
+    )
+    prompts = (
+        f"`encode_query` and `encode_document` add the prompts that the model was trained with: {base.query_prompt!r} "
+        f"and {base.passage_prompt!r}. Pooling is {base.pooling}; texts are cut at {base.max_length} tokens."
+    )
+    return ["## How to use it", code, prompts]
+
+
+def _recipe(mix: Mix) -> str:
+    lines = []
+    for member in mix.members:
+        c = member.config
+        told: dict[str, Any] = {"method": c.method, "learning rate": f"{c.lr:.3g}", "batch size": c.batch_size}
+        if c.method == "lora":
+            told |= {"LoRA targets": c.targets, "rank": c.r, "alpha": f"{c.alpha:g}"}
+            told |= {name: "yes" for name in ("rslora", "dora") if getattr(c, name)}
+            told |= {} if c.last_n is None else {"last layers": c.last_n}
+        told |= {"batches": c.batches, "epochs": f"{c.epochs:g}", "seed": c.seed}
+        share = f"{member.weight:.3g} of " if len(mix.members) > 1 else ""
+        lines.append(f"- {share}" + ", ".join(f"{key} {value}" for key, value in told.items()))
+    ways = []
+    if len(mix.members) > 1:
+        ways.append("The merged weights of these trials were averaged.")
+    if mix.strength != 1:
+        ways.append(f"The way from the base to the trained weights was gone to {mix.strength:g} of its length.")
+    return "\n".join([*lines, "", *ways]).strip()
+
+
+def _data(facts: CardFacts) -> list[str]:
+    if not facts.sizes:
+        return []
+    sizes = ", ".join(f"{size:,} {part}" for part, size in facts.sizes.items())
+    digest = f" Its sha256 is `{facts.data_sha256}`." if facts.data_sha256 else ""
+    return ["## Data", f"{facts.dataset}: {sizes} rows.{digest}"]
+
+
+def _table(figures: Sequence[Figure]) -> list[str]:
+    if not figures:
+        return []
+    rows = ["| part | queries | metric | base | this model | difference (95 % interval) |", "|---|---|---|---|---|---|"]
+    for f in figures:
+        base = "" if f.base is None else f"{f.base:.4f}"
+        gain = "" if f.base is None else f"{f.value - f.base:+.4f}"
+        if f.low is not None and f.high is not None:
+            gain += f" ({f.low:+.4f} to {f.high:+.4f})"
+        rows.append(f"| {f.part} | {f.queries} | {f.metric} | {base} | {f.value:.4f} | {gain} |")
+    return ["## Results", "\n".join(rows)]
+
+
+def _on_hub(base: str) -> bool:
+    return hub.local_folder(base) is None
+
+
+def _licence(base: str, revision: str | None) -> str | None:
+    """The licence that the base's own card states."""
+    path = hub.find_file(base, "README.md", revision)
+    if path is None:
+        return None
+    licence = ModelCard.load(path, ignore_metadata_errors=True).data.license
+    return str(licence) if licence else None

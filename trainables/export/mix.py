@@ -1,0 +1,260 @@
+"""Several trials of one base as one model: their merged weights averaged.
+
+W = W0 + strength * sum_i w_i (W_i - W0), in float32, where W_i are the weights that trial i runs with:
+
+    lora    W0 + s B A, where s is alpha / r, or alpha / sqrt(r) with rsLoRA
+    dora    m (W0 + s B A) / |W0 + s B A|, with the norm of each output row (arXiv 2402.09353)
+    full    every weight of the checkpoint's file
+    none    W0
+
+Because merged weights are averaged, and not A and B, ranks, targets, layers and methods mix. Averaging fine-tunings of
+one base: arXiv 2203.05482; strength, between the base and its fine-tuning: arXiv 2311.13534.
+
+A weight is read, mixed and checked a slice at a time, and weights that no member changes stay the base's own pages: in
+memory are the base, what differs from it, and a slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+from evaluation.errors import InputError
+from evaluation.files import read_json
+from trainables.bases.families import resolve_base
+from trainables.config import TrialConfig
+from trainables.model.build import build_model
+from trainables.model.precision import resolve_device
+from trainables.training.checkpoint import PREFIX, SLICE
+from trainables.training.rungs import ADAPTER, WEIGHTS
+
+ADAPTER_CONFIG = "adapter_config.json"
+ENCODER = "0.model."  # of the encoder's weights in the names of a SentenceTransformer's
+ALIKE = ("base", "revision", "trust_remote_code")  # fields that members share, beside what their base resolves to
+RESOLVED = ("pooling", "query_prompt", "passage_prompt")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained trial of a mix.
+
+    Attributes:
+        config: the trial's.
+        checkpoint: folder of its weights; not read with method none.
+        weight: share in the average.
+    """
+
+    config: TrialConfig
+    checkpoint: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Trials of one base, averaged, and how far from the base the average goes.
+
+    Attributes:
+        members: at least one; their weights sum to one. The first one's maximum length is the mix's.
+        strength: 0 is the base, 1 the average; beyond 1 the way goes on.
+
+    Raises:
+        InputError: no members, weights that do not sum to one, a negative or infinite number.
+    """
+
+    members: tuple[Member, ...]
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        weights = [member.weight for member in self.members]
+        if not weights:
+            raise InputError("mix: no members, expected at least one")
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or abs(math.fsum(weights) - 1) > 1e-6:
+            raise InputError(f"mix: weights {weights}, expected numbers from 0 that sum to 1")
+        if not (math.isfinite(self.strength) and self.strength >= 0):
+            raise InputError(f"mix: strength {self.strength}, expected a number from 0")
+
+    @classmethod
+    def of(cls, config: TrialConfig, checkpoint: Path, strength: float = 1.0) -> Mix:
+        """A single trial."""
+        return cls((Member(config, checkpoint),), strength)
+
+    @classmethod
+    def uniform(cls, trials: Sequence[tuple[TrialConfig, Path]], strength: float = 1.0) -> Mix:
+        """Trials with equal weights."""
+        return cls(tuple(Member(config, path, 1 / len(trials)) for config, path in trials), strength)
+
+    @property
+    def config(self) -> TrialConfig:
+        """What the mix is built from: the first member's base, prompts, pooling and maximum length, nothing trained."""
+        return self.members[0].config.model_copy(update={"method": "none"})
+
+
+def mixed_model(mix: Mix, device: str | torch.device | None = None) -> SentenceTransformer:
+    """The mix as a plain model on `device` (none: the first GPU, else the CPU), in float32, to be read and not written:
+    weights that no member changes are shared with the process's other models of the base.
+
+    Raises:
+        InputError: members of several bases, poolings or prompts; weights that are missing, unreadable, of another
+            base, or not finite.
+    """
+    _check_alike(mix)
+    model = build_model(mix.config, "cpu", dtype=torch.float32)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    updates = [
+        (mix.strength * member.weight, _read(member, shapes))
+        for member in mix.members
+        if member.config.method != "none"
+    ]
+    for name, parameter in model.named_parameters():
+        touching = [(amount, update) for amount, update in updates if update.changes(name)]
+        if touching:
+            parameter.data = _mixed(name, parameter.data, touching)
+    return model.to(resolve_device(device)).eval()
+
+
+class _Update(Protocol):
+    """What a trial makes of the base's weights."""
+
+    replaces: bool  # its weights stand for themselves; else they are added to the base's
+
+    def changes(self, name: str) -> bool: ...
+
+    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor: ...
+
+
+def _mixed(name: str, base: torch.Tensor, updates: Sequence[tuple[float, _Update]]) -> torch.Tensor:
+    """(1 - sum of a_i over what replaces) W0 + sum of a_i W_i or a_i (W_i - W0): a trial alone stays exactly itself."""
+    kept = 1 - math.fsum(amount for amount, update in updates if update.replaces)
+    mixed = base * kept if abs(kept) > 1e-12 else torch.zeros_like(base)  # which leaves the base's pages unread
+    step = max(1, SLICE // max(1, base[:1].numel())) if base.dim() else 1
+    for start in range(0, len(base) if base.dim() else 1, step):
+        rows = slice(start, start + step)
+        part = mixed[rows] if base.dim() else mixed
+        for amount, update in updates:
+            part.add_(update.rows(name, base, rows), alpha=amount)
+        if not part.isfinite().all():
+            raise InputError(f"mix: {name} holds NaN or infinity, expected finite weights (a trial that diverged?)")
+    return mixed
+
+
+class _Full:
+    """Every weight, from the file of a full fine-tuning."""
+
+    replaces = True
+
+    def __init__(self, file: Path, shapes: dict[str, torch.Size]) -> None:
+        self._file = file
+        with safe_open(file, framework="pt") as tensors:
+            found = {name: torch.Size(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        wrong = sorted(name for name, shape in shapes.items() if found.get(name) != shape)
+        if wrong:
+            raise InputError(
+                f"{file}: weights of another base: {wrong[0]} is {_shape(found.get(wrong[0]))}, "
+                f"expected {_shape(shapes[wrong[0]])}"
+            )
+
+    def changes(self, name: str) -> bool:
+        return True
+
+    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
+        # Opened anew: the pages of a file that stays open count as this process's memory, all that were ever read.
+        with safe_open(self._file, framework="pt") as tensors:
+            return (tensors.get_slice(name)[rows] if base.dim() else tensors.get_tensor(name)).float()
+
+
+class _Adapter:
+    """A LoRA or DoRA adapter in PEFT's format."""
+
+    replaces = False
+
+    def __init__(self, member: Member, shapes: dict[str, torch.Size]) -> None:
+        config, file = member.config, member.checkpoint / ADAPTER
+        _check_stated(config, member.checkpoint / ADAPTER_CONFIG)
+        self._scale = config.alpha / (math.sqrt(config.r) if config.rslora else config.r)
+        self._parts: dict[str, dict[str, torch.Tensor]] = {}
+        kinds = {".lora_A.weight", ".lora_B.weight"} | ({".lora_magnitude_vector"} if config.dora else set())
+        for name, tensor in load_file(file).items():
+            kind = next((kind for kind in kinds if name.endswith(kind)), "")
+            target = ENCODER + name.removeprefix(PREFIX).removesuffix(kind) + ".weight"
+            if not kind or target not in shapes:
+                raise InputError(f"{file}: {name} is no weight of an adapter of {config.base}")
+            self._parts.setdefault(target, {})[kind] = tensor.float()
+        for target, parts in self._parts.items():
+            out, into = shapes[target]
+            expected: dict[str, tuple[int, ...]] = {
+                ".lora_A.weight": (config.r, into),
+                ".lora_B.weight": (out, config.r),
+            }
+            expected |= {".lora_magnitude_vector": (out,)} if config.dora else {}
+            found = {kind: tuple(tensor.shape) for kind, tensor in parts.items()}
+            if found != expected:
+                raise InputError(f"{file}: {target}: the adapter's shapes are {found}, {config.base} needs {expected}")
+        if not self._parts:
+            raise InputError(f"{file}: holds no weights, expected an adapter of {config.base}")
+
+    def changes(self, name: str) -> bool:
+        return name in self._parts
+
+    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
+        parts = self._parts[name]
+        change = (parts[".lora_B.weight"][rows] @ parts[".lora_A.weight"]).mul_(self._scale)
+        magnitude = parts.get(".lora_magnitude_vector")
+        if magnitude is None:
+            return change
+        tuned = change.add_(base[rows])
+        return tuned.mul_((magnitude[rows] / tuned.norm(dim=1)).unsqueeze(1)).sub_(base[rows])
+
+
+def _read(member: Member, shapes: dict[str, torch.Size]) -> _Update:
+    file = member.checkpoint / (ADAPTER if member.config.method == "lora" else WEIGHTS)
+    try:
+        return _Adapter(member, shapes) if member.config.method == "lora" else _Full(file, shapes)
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file, expected the weights of a trained trial") from None
+    except SafetensorError as error:
+        raise InputError(f"{file}: not a whole safetensors file ({error})") from None
+
+
+def _check_alike(mix: Mix) -> None:
+    first, *others = mix.members
+    for field in ALIKE:
+        for other in others:
+            _same(field, getattr(first.config, field), getattr(other.config, field))
+    if others:
+        base = resolve_base(first.config)
+        for field in RESOLVED:
+            for other in others:
+                _same(field, getattr(base, field), getattr(resolve_base(other.config), field))
+
+
+def _same(field: str, one: Any, other: Any) -> None:
+    if one != other:
+        raise InputError(f"mix: {field} differs: {one!r} and {other!r}; expected members of one base, read alike")
+
+
+def _check_stated(config: TrialConfig, file: Path) -> None:
+    """What the adapter's own file says of it against the trial's configuration."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, expected the configuration of an adapter")
+    stated = read_json(file)
+    expected = {"base_model_name_or_path": config.base, "r": config.r, "lora_alpha": config.alpha}
+    expected |= {"use_rslora": config.rslora, "use_dora": config.dora}
+    for key, value in expected.items():
+        if stated.get(key) != value:
+            raise InputError(
+                f"{file}: {key} is {stated.get(key)!r}, expected {value!r}: an adapter of another trial or base"
+            )
+    if stated.get("rank_pattern") or stated.get("alpha_pattern"):
+        raise InputError(f"{file}: ranks or scales differ between layers, expected the same in all")
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else "x".join(map(str, shape))
