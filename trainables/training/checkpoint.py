@@ -15,7 +15,7 @@ from evaluation.files import usual_modes
 from trainables.training.rungs import ADAPTER, WEIGHTS
 
 PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
-SLICE = 2**22  # numbers of a file that are read at once: 16 MiB
+SLICE = 2**20  # numbers of a file that are read at once: 4 MiB
 
 
 def save_weights(model: SentenceTransformer, folder: Path) -> None:
