@@ -22,8 +22,9 @@ from machine import processor
 from trainables.batches.sampler import batch_sampler_for
 from trainables.config import BatchStrategy, TrialConfig
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, prepare
+from trainables.data.prepared import TrialData
 from trainables.model.build import build_model
+from trainables.prepare import prepare
 from trainables.train import train
 
 METRIC = "ndcg@10"

@@ -43,7 +43,7 @@ def measure(rows: int) -> dict[str, Any]:
 
         from trainables.check.check import check_file
         from trainables.data.config import DataConfig
-        from trainables.data.prepared import prepare
+        from trainables.prepare import prepare
 
         imports = _peak()
         start = time.perf_counter()

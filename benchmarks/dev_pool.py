@@ -34,8 +34,9 @@ from evaluation.retrieval import TaskEmbeddings, embed_task, evaluate, score_emb
 from evaluation.task import RetrievalTask
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, load_task, prepare
+from trainables.data.prepared import TrialData, load_task
 from trainables.export.merge import trained_model
+from trainables.prepare import prepare
 from trainables.train import train
 from trainables.training.rungs import Rung
 

@@ -35,7 +35,7 @@ from search.spec.load import PrunerSpec
 from search.study.pruners import make_pruner
 from search.study.study import Study
 from search.tune import tuner
-from trainables.data.prepared import prepare
+from trainables.prepare import prepare
 
 WORKERS = 2
 WHOLE = 8  # trials: the time of so many whole ones is what each search gets

@@ -39,9 +39,10 @@ from search.study.study import Study
 from search.tune import tuner
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, prepare
+from trainables.data.prepared import TrialData
 from trainables.model.build import build_model, forget_bases
 from trainables.model.precision import resolve_precision
+from trainables.prepare import prepare
 from trainables.train import train
 
 METRIC = "ndcg@10"

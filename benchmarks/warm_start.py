@@ -28,7 +28,7 @@ from search.spec.load import ResourcesSpec, load_spec
 from search.study.study import Study
 from search.tune import tuner
 from search.tune.trial import run_trial
-from trainables.data.prepared import prepare
+from trainables.prepare import prepare
 
 MARK = "first_step.json"
 

@@ -15,7 +15,8 @@ from rich.table import Table
 from evaluation.errors import InputError
 from search.spec.load import SearchSpec, load_spec
 from trainables.bases.token_counts import token_counts
-from trainables.check.check import DataReport, check
+from trainables.check.check import check
+from trainables.data.report import DataReport
 from trainables.plan.memory import share_of_memory
 from trainables.plan.rows import plan_notes, plan_rows, plan_table
 

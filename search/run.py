@@ -158,8 +158,7 @@ def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
             with console.status("Asking the bases for the passages that dev evaluations search"):
                 ray.get(task.remote(run, configs, spec.resources.device))
         except RayError as error:
-            reason = first_line(getattr(error, "cause", error))
-            console.print(f"[red]The dev pool could not be made:[/] {escape(reason)}", highlight=False)
+            console.print(f"[red]The dev pool could not be made:[/] {escape(cause(error))}", highlight=False)
             return False
     if (pool := read_pool(run.data)) is not None:
         console.print(
@@ -180,12 +179,16 @@ def _promoted(
         with console.status(f"Merging trial {winner.trial}, checking and benchmarking it on the test part"):
             benchmark = promote(run, spec, winner)
     except RayError as error:
-        reason = first_line(getattr(error, "cause", error))
-        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(reason)}")
+        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(cause(error))}")
         return None
     benchmark = replace(benchmark, seconds={**seconds, **benchmark.seconds})
     benchmark.write(run.benchmark)
     return benchmark
+
+
+def cause(error: RayError) -> str:
+    """What a task that failed said, in one line."""
+    return first_line(getattr(error, "cause", error))
 
 
 def _report(run: Path, console: Console) -> None:

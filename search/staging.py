@@ -21,8 +21,9 @@ from search.spec.record import read_record, write_spec
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
 from trainables.data.config import DataConfig
-from trainables.data.prepared import load_report, prepare
+from trainables.data.prepared import load_report
 from trainables.data.same_rows import require_same_rows
+from trainables.prepare import prepare
 
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 FREE_TO_CHANGE = ("budget", "resources", "name")

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ABOVE = {"evaluation": {"trainables", "search"}, "trainables": {"search"}, "search": set()}
 FORBIDDEN = {"evaluation": {"ray", "optuna", "peft"}, "trainables": {"ray", "optuna"}, "search": set()}
-DOORS = {"evaluation": 12, "trainables": 14, "search": 17}  # at most: what a newcomer sees who opens the package
+DOORS = {"evaluation": 13, "trainables": 14, "search": 17}  # at most: what a newcomer sees who opens the package
 
 
 def module_name(path: Path) -> str:

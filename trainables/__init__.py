@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainables.config import TrialConfig
     from trainables.data.config import DataConfig
     from trainables.data.prepared import TrialData
-    from trainables.data.prepared import prepare as prepare_data
+    from trainables.prepare import prepare as prepare_data
     from trainables.train import train as train_trial
 
 __all__ = ["DataConfig", "TrialConfig", "TrialData", "prepare_data", "train_trial"]
@@ -26,7 +26,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above
             "DataConfig": "trainables.data.config:DataConfig",
             "TrialConfig": "trainables.config:TrialConfig",
             "TrialData": "trainables.data.prepared:TrialData",
-            "prepare_data": "trainables.data.prepared:prepare",
+            "prepare_data": "trainables.prepare:prepare",
             "train_trial": "trainables.train:train",
         },
     )

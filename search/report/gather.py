@@ -25,8 +25,8 @@ from search.results.leaderboard import Row, leaderboard
 from search.spec.record import read_record
 from search.staging import STAND_INS
 from search.study.study import proposed_to_run
-from trainables.check.check import DataReport
 from trainables.data.prepared import load_report, load_task
+from trainables.data.report import DataReport
 
 MOVERS = 10  # queries that are shown on each side
 SHOWN = 3  # passages of a query

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, prepare
+from trainables.data.prepared import TrialData
+from trainables.prepare import prepare
 
 DEMO = Path(__file__).parents[2] / "search" / "presets" / "demo.jsonl"
 

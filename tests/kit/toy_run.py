@@ -30,7 +30,8 @@ from search.spec.record import write_spec as write_record
 from search.study.study import Study
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
-from trainables.data.prepared import load_task, prepare
+from trainables.data.prepared import load_task
+from trainables.prepare import prepare
 from trainables.training.rungs import Rung, complete_rung
 
 DIMENSIONS = 256

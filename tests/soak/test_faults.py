@@ -26,7 +26,7 @@ from tests.conftest import TinyBase
 from tests.kit.command import EMBTUNE
 from tests.kit.drive import drive
 from tests.kit.toy import write_spec
-from trainables.data.prepared import prepare
+from trainables.prepare import prepare
 from trainables.training.rungs import rungs_done
 
 pytestmark = pytest.mark.soak

@@ -14,6 +14,7 @@ from evaluation.files import aside, put_in_place
 from tests.conftest import TEXTS, TinyBase
 from trainables.config import TrialConfig
 from trainables.export.export import export_model
+from trainables.export.mix import Mix
 from trainables.model.build import build_model, forget_bases
 
 
@@ -62,7 +63,8 @@ def test_a_converted_base_is_on_the_disk_before_it_appears(tiny_base: TinyBase, 
 def test_an_exported_model_is_on_the_disk_before_it_appears(tiny_base: TinyBase, tmp_path: Path, disk: Disk) -> None:
     config = TrialConfig(base=str(tiny_base("bert")), method="none", max_length=32)
     dest = tmp_path / "best"
-    export_model(config, tmp_path, dest, list(TEXTS[:2]), list(TEXTS), {"base": config.base}, "# card\n", "cpu")
+    mix = Mix.of(config, tmp_path)
+    export_model(mix, dest, list(TEXTS[:2]), list(TEXTS), {"base": config.base}, "# card\n", device="cpu")
     assert dest in disk.renamed
     assert {path.stat().st_ino for path in dest.rglob("*")} <= disk.synced
     assert disk.lost == []

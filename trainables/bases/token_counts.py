@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
 from trainables.bases import hub
 from trainables.bases.families import resolve_base
-from trainables.check.check import Tokens
 from trainables.config import TrialConfig
 
 
-def token_counts(config: TrialConfig) -> Tokens | None:
+@dataclass(frozen=True)
+class TokenCounter:
+    """How a base counts tokens.
+
+    Attributes:
+        count: column (anchor or positive) and texts -> number of tokens of each, special tokens and prompt included.
+        max_length: tokens beyond it are cut.
+    """
+
+    count: Callable[[str, Sequence[str]], Sequence[int]]
+    max_length: int
+
+
+def token_counts(config: TrialConfig) -> TokenCounter | None:
     """Counts tokens as the trial's base will; None where its tokenizer.json is out of reach.
 
     Raises:
@@ -30,4 +43,4 @@ def token_counts(config: TrialConfig) -> Tokens | None:
     def count(column: str, texts: Sequence[str]) -> list[int]:
         return [len(encoding.ids) for encoding in tokenizer.encode_batch([prompts[column] + text for text in texts])]
 
-    return Tokens(count, base.max_length)
+    return TokenCounter(count, base.max_length)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainables.check.check import Corpus, DataReport, Lengths
+from trainables.data.report import Corpus, DataReport, Lengths
 from trainables.data.rows import PARTS
 
 DOMAINS_SHOWN = 10

@@ -33,7 +33,7 @@ from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.distributed import lead
 from trainables.model.adapters import lora_config, trained_names
-from trainables.model.kept_tokens import Tokens
+from trainables.model.kept_tokens import KeptTokens
 from trainables.model.precision import AttentionName, resolve_attention, resolve_device, resolve_weights
 
 ADAPTER = "default"
@@ -69,7 +69,7 @@ def build_model(
     if loaded is None:
         while len(_BASES) >= KEPT_BASES:
             _BASES.pop(next(iter(_BASES)))
-        loaded = _load(folder, base, weights, attention, place, config.trust_remote_code, cache_folder), Tokens()
+        loaded = _load(folder, base, weights, attention, place, config.trust_remote_code, cache_folder), KeptTokens()
     _BASES[key] = loaded  # last: the most recently used
     untouched, tokens = loaded
     model = _copy_sharing_weights(untouched)
@@ -103,7 +103,7 @@ def forget_bases() -> None:
     _BASES.clear()
 
 
-_BASES: dict[tuple[str, str, torch.dtype, str | None, str, bool], tuple[SentenceTransformer, Tokens]] = {}
+_BASES: dict[tuple[str, str, torch.dtype, str | None, str, bool], tuple[SentenceTransformer, KeptTokens]] = {}
 
 
 def _transformer(model: SentenceTransformer) -> PreTrainedModel:

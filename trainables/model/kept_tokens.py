@@ -35,7 +35,7 @@ class Kept:
     constant: Features = field(default_factory=dict)
 
 
-class Tokens:
+class KeptTokens:
     """What is kept of a base's texts."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Tokens:
 class KeepingTransformer(Transformer):
     """The library's module for the length of a training; it is never saved."""
 
-    tokens: Tokens
+    tokens: KeptTokens
 
     def preprocess(
         self,

@@ -54,7 +54,7 @@ def parity_key(config: TrialConfig, device: str | torch.device | None = None) ->
     precision = "fp32" if config.method == "full" else resolve_precision(config, device).name
     attention, _ = resolve_attention(config, base, device)
     read = (base.query_prompt, base.passage_prompt, base.pooling)
-    return (config.base, config.revision or "", precision, attention, *read)
+    return (config.base, config.revision or "", precision, attention or "its own", *read)
 
 
 def check_base(config: TrialConfig, cache: Path | None = None, device: str | torch.device | None = None) -> float:

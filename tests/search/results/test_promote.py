@@ -20,7 +20,8 @@ from search.spec.record import write_spec as write_record
 from tests.conftest import TinyBase
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
-from trainables.data.prepared import TrialData, prepare
+from trainables.data.prepared import TrialData
+from trainables.prepare import prepare
 from trainables.train import train
 
 METRIC = "ndcg@10"

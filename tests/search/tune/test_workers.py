@@ -21,6 +21,7 @@ from ray.util.state import list_actors
 from safetensors.torch import load_file
 
 from evaluation.errors import InputError
+from search.paths import RunFolder
 from search.run import cause
 from search.spec.load import ResourcesSpec
 from search.tune.capacity import capacity
@@ -104,7 +105,7 @@ def test_two_processes_train_as_one_and_are_stopped_and_replaced(tiny_base: Tiny
 
 def test_a_process_on_a_node_without_the_runs_folder_says_so_and_blames_no_trial(tmp_path: Path) -> None:
     rungs, verdicts = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
-    setting = Setting(tmp_path / "run", tmp_path / "run" / "tune" / "trial_0000", "ndcg@10", ResourcesSpec(workers=2))
+    setting = Setting(RunFolder(tmp_path / "run"), tmp_path / "trial", "ndcg@10", ResourcesSpec(workers=2))
     with pytest.raises(NodeError, match=r"run/data: not there on node \d"):
         _part(TrialConfig(base="b"), rungs, verdicts, setting)
     assert isinstance(rungs.get(timeout=30), NodeError)

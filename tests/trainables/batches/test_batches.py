@@ -27,8 +27,9 @@ from trainables.batches.compose import row_keys
 from trainables.batches.sampler import ConceptBatchSampler, batch_sampler_for, training_columns
 from trainables.config import BatchStrategy, TrialConfig
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, prepare
+from trainables.data.prepared import TrialData
 from trainables.model.build import build_model
+from trainables.prepare import prepare
 from trainables.training.losses import make_loss
 
 PROMISING: tuple[BatchStrategy, ...] = ("in_batch", "clustered", "mined", "mixed")

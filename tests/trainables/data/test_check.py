@@ -11,11 +11,14 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from search.cli import cli
-from trainables.check.check import DataReport, Finding, Tokens, check_file
+from trainables.bases.token_counts import TokenCounter
+from trainables.check.check import check_file
 from trainables.check.view import print_report
 from trainables.data.config import DataConfig
-from trainables.data.prepared import load_task, prepare
+from trainables.data.prepared import load_task
+from trainables.data.report import DataReport, Finding
 from trainables.data.rows import PARTS
+from trainables.prepare import prepare
 
 COUNT = 200
 WORDS = ("budget", "impôt", "marché", "agent", "commune", "loyer", "pension", "recette", "dépense", "visa")
@@ -32,7 +35,9 @@ def clean_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def report_on(rows: list[dict[str, Any]], folder: Path, tokens: Tokens | None = None, **options: Any) -> DataReport:
+def report_on(
+    rows: list[dict[str, Any]], folder: Path, tokens: TokenCounter | None = None, **options: Any
+) -> DataReport:
     path = folder / "pairs.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
     config = DataConfig.model_validate({"source": "elsewhere.jsonl", "split": {"dev": 0.5, "test": 0.3}, **options})
@@ -207,7 +212,7 @@ def test_lengths_in_tokens_and_the_share_that_is_cut(tmp_path: Path) -> None:
     rows = clean_rows()
     for row in rows[:40]:
         row["positive"] += " mot" * 100
-    tokens = Tokens(count=lambda column, texts: [len(text.split()) for text in texts], max_length=50)
+    tokens = TokenCounter(count=lambda column, texts: [len(text.split()) for text in texts], max_length=50)
     lengths = report_on(rows, tmp_path, tokens=tokens).lengths["positive"]
     assert (lengths.unit, lengths.of, lengths.longest, lengths.cut) == ("tokens", 400, 111, 0.1)
     assert report_on(rows, tmp_path).lengths["positive"].unit == "characters"

@@ -19,8 +19,9 @@ from tests.trainables.data.test_sources import beir
 from trainables.config import TrialConfig
 from trainables.data import prepared as data_module
 from trainables.data.config import DataConfig
-from trainables.data.prepared import DEV_POOL, REPORT, TrialData, load_report, load_task, prepare
+from trainables.data.prepared import DEV_POOL, REPORT, TrialData, load_report, load_task
 from trainables.dev_pool import make_dev_pool
+from trainables.prepare import prepare
 from trainables.train import train
 
 

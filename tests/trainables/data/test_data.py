@@ -18,9 +18,10 @@ from trainables.batches.passages import passage_embeddings
 from trainables.batches.sampler import batch_sampler_for, training_columns
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, load_report, load_task, prepare
+from trainables.data.prepared import TrialData, load_report, load_task
 from trainables.data.rows import PARTS
 from trainables.model.build import build_model
+from trainables.prepare import prepare
 
 
 def rows_of(concepts: int = 60) -> list[dict[str, Any]]:

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from evaluation.compare import Comparison
 from search.cli import cli
+from search.results.benchmark import Benchmark, Part, Winner
 from search.screen.summary import gain
 from tests.trainables.data.test_check import finding
-from trainables.check.check import DataReport, check
+from trainables.check.check import check
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, load_task, prepare
+from trainables.data.prepared import TrialData, load_task
+from trainables.data.report import DataReport
+from trainables.prepare import prepare
 
 
 def answers(folder: Path, parts: dict[str, list[tuple[int, int]]], passages: int = 20) -> Path:
@@ -181,13 +185,17 @@ def test_data_check_tells_what_a_beir_folder_leaves_of_its_corpus(tmp_path: Path
     assert "The test part has questions that training and dev have not" in told
 
 
-def test_the_verdict_claims_what_the_data_held_back() -> None:
-    comparison = {"base": 0.5, "other": 0.6, "difference": 0.1, "low": 0.05, "high": 0.15, "queries": 10, "groups": 9}
-    benchmark: dict[str, Any] = {"metric": "mrr@10", "protocols": {"concept": {"comparisons": {"mrr@10": comparison}}}}
+def test_the_verdict_claims_what_the_data_held_back(tmp_path: Path) -> None:
+    comparison = Comparison("mrr@10", 0.5, 0.6, 0.1, 0.05, 0.15, 0.01, 10, 9)
+    part = Part(10, 20, 9, {"mrr@10": 0.5}, {"mrr@10": 0.6}, {"mrr@10": comparison})
+    path = tmp_path / "benchmark.json"
+    Benchmark("mrr@10", "a/base", Winner(0, "best", 1.0), {"concept": part}).write(path)
+    document = json.loads(path.read_text())
     ends = {}
     for unseen in (None, "concepts", "questions"):
-        document = benchmark if unseen is None else benchmark | {"unseen": unseen}
-        ends[unseen] = gain(document, "concept", base_kept=False)[1].split("9 concepts ")[1]
+        told = {k: v for k, v in document.items() if k != "unseen"} | ({"unseen": unseen} if unseen else {})
+        path.write_text(json.dumps(told))
+        ends[unseen] = gain(Benchmark.read(path), "concept", base_kept=False)[1].split("9 concepts ")[1]
     assert ends[None] == ends["concepts"] == "that neither training nor the search has seen."
     assert ends["questions"] == (
         "whose questions neither training nor the search has seen (their passages and concepts may be known)."

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from evaluation.task import RetrievalTask, fold
 from trainables.data.config import DataConfig, Split
-from trainables.data.prepared import load_task, prepare
+from trainables.data.prepared import load_task
 from trainables.data.rows import PARTS
 from trainables.data.splits import DEV, LEFT_OUT, TEST, TRAIN, UNDECIDED, assign, components, draw, leave_out_shared
 from trainables.data.survey import DUPLICATE, Survey, survey
+from trainables.prepare import prepare
 
 
 def surveyed(rows: list[dict[str, Any]], folder: Path, seed: int = 0, **options: Any) -> Survey:

@@ -18,6 +18,7 @@ from tests.conftest import TEXTS
 from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
 from trainables.export.export import export_model
+from trainables.export.mix import Mix
 from trainables.model.build import build_model
 from trainables.model.stand_ins import train_tokenizer
 from trainables.plan.rows import plan_rows, plan_table
@@ -95,8 +96,8 @@ def test_a_trusted_base_is_trained_within_a_memory_and_exported(base: Path, tmp_
     )
     best = train(config, data, lambda rung: None, folder=tmp_path, device="cpu", memory=2**30)
     texts = list(data.dev.queries.values()), list(data.dev.corpus.values())
-    cosine = export_model(config, Path(best.folder), tmp_path / "best", *texts, {}, "# card\n", "cpu")
-    assert cosine > 0.9999
+    mix = Mix.of(config, Path(best.folder))
+    assert export_model(mix, tmp_path / "best", *texts, {}, "# card\n", device="cpu").cosine > 0.9999
     assert list((tmp_path / "best").rglob("house.py"))
 
 

@@ -12,7 +12,8 @@ import torch
 from tests.conftest import TinyBase
 from trainables.bases.families import resolve_base
 from trainables.config import TrialConfig
-from trainables.export.merge import base_model, merged_model, trained_model
+from trainables.export.merge import base_model, trained_model
+from trainables.export.mix import Mix, mixed_model
 from trainables.model.precision import (
     Device,
     Precision,
@@ -58,7 +59,7 @@ def test_merge_and_benchmark_ask_for_what_float32_weights_can_do(
     """Built as on a machine whose device has flash attention; the package is not here, so asking for it would fail."""
     monkeypatch.setattr("trainables.model.precision.describe", lambda device: A100)
     config = TrialConfig(base=str(tiny_base("bert")), method="none")
-    for model in (base_model(config.base), trained_model(config, tmp_path), merged_model(config, tmp_path)):
+    for model in (base_model(config.base), trained_model(config, tmp_path), mixed_model(Mix.of(config, tmp_path))):
         assert model.transformers_model.config._attn_implementation == "sdpa"  # type: ignore[union-attr]
 
 
