@@ -182,12 +182,12 @@ def benchmark(
     default=("fr", "en"),
     show_default=True,
     help="of questions; first the corpus's",
-)  # noqa: E501
+)
 @click.option("--translate", help="Marian model (opus-mt) that translates other languages; hub id or folder")
 @click.option("--log", type=FOLDER, help="SQLite file that keeps questions and thumbs; without it nothing is kept")
 @click.option(
     "--llm", help="URL of an OpenAI-compatible endpoint that answers from the passages; its key: OPENAI_API_KEY"
-)  # noqa: E501
+)
 @click.option("--llm-model", help="that the endpoint is asked for; without it the only one that it has")
 @click.option("--host", help="address to listen on, with a token; without it localhost, for this machine alone")
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one")

@@ -13,7 +13,8 @@ from search.app.spelling import plain
 
 ACRONYM = re.compile(r"\b[A-ZÀ-Ý][A-Za-zÀ-ÿ]{0,8}[A-ZÀ-Ý][A-Za-zÀ-ÿ]?\b")
 WORD = re.compile(r"[^\W\d_]+")
-SMALL = frozenset("a au aux d de des du en et l la le les par pour sur un une of the and for".split())
+_SMALL = "a au aux d de des du en et l la le les par pour sur un une of the and for"
+SMALL = frozenset(_SMALL.split())
 LONGEST = 12  # words of an expansion
 
 

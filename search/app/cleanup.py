@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -72,7 +71,7 @@ class CleanUp:
             steps.append(Step("language", language, told, "language" not in off, "language"))
         foreign = language != self.languages.main and "language" not in off
         if foreign and self.translator is not None:
-            translated = self.translator.translate(text) if "translation" not in off else text
+            translated = (self.translator.translate(text) if "translation" not in off else "") or text
             steps.append(Step("translation", text, translated, "translation" not in off, "translation"))
             foreign = "translation" in off
             text = translated
@@ -98,5 +97,5 @@ class CleanUp:
                 steps.append(Step("acronym", acronym, expansion, switch in on, switch))
                 if switch in on:
                     written = f"{acronym} ({expansion})"
-                    text = re.sub(rf"\b{re.escape(acronym)}\b", lambda _, new=written: new, text, count=1)
+                    text = replaced(text, {acronym: written})
         return text

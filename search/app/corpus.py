@@ -82,9 +82,11 @@ def run_corpus(run: RunFolder) -> Corpus:
         rows = [row for _, row in read_jsonl(run.data / f"{part}.jsonl")]
         for row in rows:
             corpus.add(row["positive"], row["concept"])
-        columns = ([row[name] for row in rows] for name in ("anchor", "positive", "concept", "kind"))
-        if protocol == "concept" or any(row["kind"] == "definition" for row in rows):
-            corpus.add_task(RetrievalTask.from_pairs(part, *columns, protocol=protocol), part)
+        anchors, positives, concepts, kinds = (
+            [row[name] for row in rows] for name in ("anchor", "positive", "concept", "kind")
+        )
+        if protocol == "concept" or "definition" in kinds:
+            corpus.add_task(RetrievalTask.from_pairs(part, anchors, positives, concepts, kinds, protocol), part)
     if (rest := run.data / DISTRACTORS).is_file():
         for _, row in read_jsonl(rest):
             corpus.add(row["positive"])

@@ -109,10 +109,13 @@ class Log:
         """The last questions, newest first."""
         with self._open() as base:
             rows = base.execute("SELECT * FROM question ORDER BY id DESC LIMIT ?", (count,)).fetchall()
-            thumbs = {row[0]: base.execute("SELECT place, up FROM thumb WHERE question = ?", row[:1]) for row in rows}
+            thumbs: dict[int, dict[int, bool]] = {row[0]: {} for row in rows}
+            for number, place, up in base.execute("SELECT question, place, up FROM thumb ORDER BY at"):
+                if number in thumbs:
+                    thumbs[number][place] = bool(up)
             return [
-                Entry(*row[:4], json.loads(row[4]), json.loads(row[5]), {p: bool(up) for p, up in thumbs[row[0]]})
-                for row in rows
+                Entry(number, at, asked, searched, json.loads(steps), json.loads(columns), thumbs[number])
+                for number, at, asked, searched, steps, columns in rows
             ]
 
     def pairs(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from spellchecker import SpellChecker
 
@@ -67,7 +67,7 @@ class Spelling:
 
 
 class _Words:
-    def __init__(self, counts: Counter[str]) -> None:
+    def __init__(self, counts: Mapping[str, int]) -> None:
         self.counts = counts
         self._spelt: dict[str, str] = {}  # without accents -> the most frequent word that it may stand for
         for word, count in counts.items():

@@ -7,8 +7,6 @@ from typing import Any
 
 from evaluation.errors import InputError
 
-LONGEST = 256  # tokens of a translated question
-
 
 class Translator:
     """A Marian model in memory; one question at a time."""
@@ -41,6 +39,7 @@ class Translator:
         import torch
 
         with self._lock, torch.inference_mode():
-            batch = self._tokenizer([text], return_tensors="pt", truncation=True)
-            tokens = self._model.generate(**batch, max_new_tokens=LONGEST)
+            longest = int(self._model.config.max_position_embeddings)
+            batch = self._tokenizer([text], return_tensors="pt", truncation=True, max_length=longest)
+            tokens = self._model.generate(**batch, max_length=longest)
             return str(self._tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()

@@ -12,25 +12,25 @@ WORDING = {
     "ask": ("Search", "Chercher"),
     "hint": (
         "The passages of each model stand side by side, best first.",
-        "Les passages de chaque modèle s’affichent côte à côte, le meilleur d’abord.",
+        "Les passages de chaque modèle s'affichent côte à côte, le meilleur d'abord.",
     ),
     "corpus": ("{count} passages of {name}.", "{count} passages de {name}."),
     "smoke": (
         "SMOKE RUN. Tiny stand-in models with random weights: no score on this page means anything.",
-        "ESSAI À VIDE. Modèles factices aux poids aléatoires : aucun score de cette page n’a de sens.",
+        "ESSAI À VIDE. Modèles factices aux poids aléatoires : aucun score de cette page n'a de sens.",
     ),
     "empty": ("Type a question.", "Saisissez une question."),
     "long": (
         "The question is too long: at most 2,000 characters.",
         "La question est trop longue : 2 000 caractères au plus.",
     ),
-    "error": ("That did not work", "Cela n’a pas fonctionné"),
-    "missing": ("There is no such page.", "Cette page n’existe pas."),
+    "error": ("That did not work", "Cela n'a pas fonctionné"),
+    "missing": ("There is no such page.", "Cette page n'existe pas."),
     "steps": ("What was done to the question", "Ce qui a été fait de la question"),
     "searched": ("Searched:", "Recherche faite :"),
     "untouched": (
         "The question is searched as it was typed.",
-        "La question est recherchée telle qu’elle a été saisie.",
+        "La question est recherchée telle qu'elle a été saisie.",
     ),
     "without": ("Search without clean-up", "Chercher sans nettoyage"),
     "with": ("Search with clean-up", "Chercher avec nettoyage"),
@@ -44,10 +44,10 @@ WORDING = {
     "known": (
         "This question is known: ✓ marks the passages that answer it.",
         "Question connue : ✓ marque les passages qui y répondent.",
-    ),  # noqa: E501
+    ),
     "learned": (
         "It is of the training part: the best model has learned its answers.",
-        "Elle est de la partie d’entraînement : le meilleur modèle en a appris les réponses.",
+        "Elle est de la partie d'entraînement : le meilleur modèle en a appris les réponses.",
     ),
     "relevant": ("answers the question", "répond à la question"),
     "base": ("base", "base"),
@@ -62,18 +62,18 @@ WORDING = {
     "thumb_down": ("Does not", "Ne répond pas"),
     "thumb_none": ("Take back", "Retirer"),
     "passage": ("passage {rank}", "passage {rank}"),
-    "answer": ("Answer from the passages", "Répondre d’après les passages"),
+    "answer": ("Answer from the passages", "Répondre d'après les passages"),
     "answered": ("Answer", "Réponse"),
     "cites": ("Numbers are passages of {model}.", "Les numéros sont les passages de {model}."),
     "admin": ("Questions asked", "Questions posées"),
     "back": ("Ask a question", "Poser une question"),
     "api": ("For programs", "Pour les programmes"),
-    "export": ("Judged questions as training pairs (JSONL)", "Questions jugées en paires d’entraînement (JSONL)"),
+    "export": ("Judged questions as training pairs (JSONL)", "Questions jugées en paires d'entraînement (JSONL)"),
     "export_hint": (
         "{rows} rows. Name the file as the source of a spec with continue_from to train on them.",
-        "{rows} lignes. Nommez le fichier comme source d’une spec avec continue_from pour s’entraîner dessus.",
+        "{rows} lignes. Nommez le fichier comme source d'une spec avec continue_from pour s'entraîner dessus.",
     ),
-    "nothing": ("No question yet.", "Aucune question pour l’instant."),
+    "nothing": ("No question yet.", "Aucune question pour l'instant."),
     "at": ("time", "heure"),
     "asked": ("asked", "posée"),
     "changes": ("clean-up", "nettoyage"),
@@ -83,8 +83,8 @@ WORDING = {
     "token_hint": (
         "It was printed where `embtune try` was started.",
         "Il a été affiché au lancement de « embtune try ».",
-    ),  # noqa: E501
-    "token_wrong": ("That is not the token.", "Ce n’est pas le jeton."),
+    ),
+    "token_wrong": ("That is not the token.", "Ce n'est pas le jeton."),
     "enter": ("Enter", "Entrer"),
     "skip": ("Skip to the results", "Aller aux résultats"),
 }
