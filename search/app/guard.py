@@ -16,7 +16,7 @@ OPEN_PATHS = ("/token", "/style.css")  # what whoever has no token yet needs to 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 HEADERS = {
     # No script at all: the pages have none, and none that hides in a text runs.
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
