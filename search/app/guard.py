@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE = "embtune_token"
 OPEN_PATHS = ("/token", "/style.css")  # what whoever has no token yet needs to give it
 LOCAL = ("localhost", "127.0.0.1", "::1")
+FORM = 10_000  # bytes; nobody without a token makes the server read more
 HEADERS = {
     # No script at all: the pages have none, and none that hides in a text runs.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
@@ -60,6 +61,8 @@ class Guard:
             return PlainTextResponse(f"expected a request to localhost, not to {host!r}\n", 421)
         if method not in ("GET", "HEAD") and not _from_here(asked.headers):
             return PlainTextResponse("expected a form of this page, not of another site\n", 403)
+        if method not in ("GET", "HEAD") and not _short(asked.headers):
+            return PlainTextResponse(f"expected a form of at most {FORM:,} bytes\n", 413)
         if self.token is None or asked.url.path in OPEN_PATHS or self._given(asked):
             return None
         if "text/html" in asked.headers.get("accept", ""):
@@ -82,6 +85,12 @@ def _from_here(headers: Headers) -> bool:
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site", "same-origin")
     return site in ("same-origin", "none") and (origin is None or origin.partition("//")[2] == headers.get("host"))
+
+
+def _short(headers: Headers) -> bool:
+    """Whether a body says that it is short; one that does not say is not read."""
+    length = headers.get("content-length", "")
+    return length.isascii() and length.isdigit() and len(length) < 9 and int(length) <= FORM
 
 
 def _name(url: str) -> str:

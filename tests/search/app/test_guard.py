@@ -49,6 +49,12 @@ def test_another_site_cannot_send_a_form(client: Client, headers: dict[str, str]
     assert browser.post("/thumb?entry=1&q=a", data={"place": "0", "thumb": "up"}, headers=own).status_code == 200
 
 
+def test_a_long_form_is_not_read(client: Client) -> None:
+    browser = client(token=TOKEN)
+    assert browser.post("/token", data={"token": "x" * 20_000}).status_code == 413
+    assert browser.post("/token", content=iter([b"token=", b"x" * 9])).status_code == 413
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "/../../etc/passwd", "/%2e%2e/server.py", "/server.py", "/ask.html.j2"]
 )
