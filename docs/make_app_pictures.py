@@ -15,7 +15,7 @@ from search.app.service import Service
 from tests.kit.browser import chromium, served
 
 HERE = Path(__file__).parent
-QUESTION = "qui encaise les impots des particulliers ?"
+QUESTION = "de quelle fussion la DGFiP est-elle issue ?"  # of the demo's data, once it is corrected
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 860}
 
 

@@ -70,8 +70,8 @@ WORDING = {
     "api": ("For programs", "Pour les programmes"),
     "export": ("Judged questions as training pairs (JSONL)", "Questions jugées en paires d'entraînement (JSONL)"),
     "export_hint": (
-        "{rows} rows. Name the file as the source of a spec with continue_from to train on them.",
-        "{rows} lignes. Nommez le fichier comme source d'une spec avec continue_from pour s'entraîner dessus.",
+        "Rows: {rows}. Name the file as the source of a spec with continue_from to train on them.",
+        "Lignes : {rows}. Nommez le fichier comme source d'une spec avec continue_from pour s'entraîner dessus.",
     ),
     "nothing": ("No question yet.", "Aucune question pour l'instant."),
     "at": ("time", "heure"),
@@ -79,6 +79,7 @@ WORDING = {
     "changes": ("clean-up", "nettoyage"),
     "models": ("models", "modèles"),
     "thumbs": ("thumbs", "avis"),
+    "counted": ("{up} up, {down} down", "{up} pour, {down} contre"),
     "token": ("Token", "Jeton"),
     "token_hint": (
         "It was printed where `embtune try` was started.",

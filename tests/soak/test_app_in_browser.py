@@ -81,7 +81,7 @@ def test_from_a_question_to_a_trained_step(run: Path, desk: Desk, browser: Brows
         pressed = section.get_by_role("button", name=f"Answers it: passage {rank}", exact=True)
         assert pressed.get_attribute("aria-pressed") == "true"
         page.get_by_role("link", name="Questions asked").click()
-        assert "👍" in page.locator("tbody").inner_text()
+        assert "1 up, 0 down" in page.locator("tbody").inner_text()
         with page.expect_download() as download:
             page.get_by_role("link", name="Judged questions").click()
         download.value.save_as(tmp_path / "judged.jsonl")

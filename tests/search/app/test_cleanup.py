@@ -46,7 +46,6 @@ def marian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["</s>", "<unk>", *(pieces.id_to_piece(i) for i in range(3, len(pieces))), "<pad>"]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "fr"}))
-    sizes = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
     torch.manual_seed(0)
     model = MarianMTModel(
         MarianConfig(
@@ -54,7 +53,10 @@ def marian(tmp_path_factory: pytest.TempPathFactory) -> Path:
             d_model=16,
             encoder_ffn_dim=16,
             decoder_ffn_dim=16,
-            **sizes,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=1,
+            decoder_attention_heads=1,
             pad_token_id=len(words) - 1,
             eos_token_id=0,
             forced_eos_token_id=0,

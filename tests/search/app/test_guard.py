@@ -19,7 +19,7 @@ def test_with_a_token_nothing_is_shown_without_it(client: Client, path: str) -> 
     assert (person.status_code, person.headers["location"]) == (303, "/token")
     assert browser.get(path, headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert browser.get(path, headers={"authorization": f"Bearer {TOKEN}x", "accept": "*/*"}).status_code == 401
-    assert browser.get(path, headers={"cookie": "embtune_token=é".encode(), "accept": b"*/*"}).status_code == 401
+    assert browser.get(path, headers={b"cookie": "embtune_token=é".encode(), b"accept": b"*/*"}).status_code == 401
 
 
 def test_the_token_is_typed_once(client: Client) -> None:
