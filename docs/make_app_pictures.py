@@ -32,7 +32,7 @@ def main() -> None:
                 page.goto(address)
                 page.locator("#q").fill(QUESTION)
                 page.keyboard.press("Enter")
-                page.locator(".thumbs button").first.click()
+                page.locator("li.relevant .thumbs button").first.click()
                 page.wait_for_selector("[aria-pressed=true]")
                 page.evaluate("scrollTo(0, 0)")
                 page.screenshot(path=HERE / f"app-{size}-{scheme}.png")
