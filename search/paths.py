@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 Model = Literal["base", "best"]
+STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 MODELS: tuple[Model, ...] = ("base", "best")  # that a benchmark holds against each other
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import first_line
-from search.paths import RunFolder
+from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
@@ -27,7 +27,7 @@ from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
 from search.smoke import smoke_spec
 from search.spec.load import SearchSpec
-from search.staging import STAND_INS, Staging, locked
+from search.staging import Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable

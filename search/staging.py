@@ -25,7 +25,6 @@ from trainables.data.prepared import load_report
 from trainables.data.same_rows import require_same_rows
 from trainables.prepare import prepare
 
-STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 FREE_TO_CHANGE = ("budget", "resources", "name")
 
 

@@ -28,7 +28,7 @@ CHEAP = ("--help", "plan", "data", "leaderboard", "report", "export")  # command
 LANGUAGES = {"bash", "yaml", "python", "text"}
 PACKAGES = ("search", "trainables", "evaluation")
 # What the comment of a command says that is not run here.
-MARK = re.compile(r"needs a (hub|GPU|cluster)\b|takes (a minute|(many )?minutes)\b|runs tests\b")
+MARK = re.compile(r"needs a (hub|GPU|cluster)\b|takes (a minute|(many )?minutes)\b|runs tests\b|serves a page\b")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

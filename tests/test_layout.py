@@ -96,7 +96,7 @@ def test_every_room_says_what_it_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["search"], ["plan"], ["benchmark"], ["data", "check"], ["submit"], ["export"], ["report"]]
+    "command", [[], ["search"], ["plan"], ["benchmark"], ["data", "check"], ["submit"], ["export"], ["report"], ["try"]]
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from evaluation.benchmark.details import model_details
+from evaluation.benchmark.judge import QUESTIONS, Judge
 from evaluation.benchmark.models import ModelEntry, load_model, resolve_model, same_model, saved_prompts
 from evaluation.benchmark.mteb_tasks import load_mteb
 from evaluation.benchmark.table import BenchmarkTable, Row
@@ -19,7 +20,7 @@ from evaluation.embedding_cache import EmbeddingCache
 from evaluation.errors import InputError
 from evaluation.metrics import DEFAULT_METRICS, depth
 from evaluation.retrieval import Scores, embed_task, score_embeddings
-from evaluation.task import Protocol, RetrievalTask
+from evaluation.task import Protocol, RetrievalTask, named
 
 Loader = Callable[[str, str | None], SentenceTransformer]
 
@@ -34,6 +35,7 @@ def run_benchmark(
     metric: str = "ndcg@10",
     metrics: Sequence[str] = DEFAULT_METRICS,
     details: bool = False,
+    judge: Judge | None = None,
     batch_size: int = 64,
     cache: Path | None = None,
     load: Loader = load_model,
@@ -49,7 +51,7 @@ def run_benchmark(
         split: of the tasks; none: test where there is one, else dev, validation, train.
         protocols: of files of pairs.
         output: folder for benchmark.json, benchmark.csv and benchmark.md; none: nothing is written.
-        metric, metrics, details, batch_size, cache, load, progress: see `benchmark`.
+        metric, metrics, details, judge, batch_size, cache, load, progress: see `benchmark`.
 
     Raises:
         InputError: no task, no model, or what is wrong with one of them.
@@ -65,6 +67,7 @@ def run_benchmark(
         metric=metric,
         metrics=metrics,
         details=details,
+        judge=judge,
         batch_size=batch_size,
         cache=cache,
         load=load,
@@ -82,6 +85,7 @@ def benchmark(
     metric: str = "ndcg@10",
     metrics: Sequence[str] = DEFAULT_METRICS,
     details: bool = False,
+    judge: Judge | None = None,
     batch_size: int = 64,
     cache: Path | None = None,
     load: Loader = load_model,
@@ -99,6 +103,7 @@ def benchmark(
         metric: what rows are sorted by and compared on.
         metrics: what is computed besides.
         details: also cosine protocols, truncated sizes and encoding speed, for each row.
+        judge: also context precision and recall as a language model judges them, for each row.
         batch_size: texts encoded at once.
         cache: folder of embeddings that are kept on disk; none: nothing is kept.
         load: location, revision -> model; search hands in the loader that knows the families' prompts.
@@ -134,10 +139,16 @@ def benchmark(
             found = score_embeddings(embeddings, metrics)
             scores[task.name, entry.name] = found
             extra = model_details(model, embeddings, metric, batch_size) if details else None
+            if judge is not None:
+                extra = {**(extra or {}), "judged": judge.judged(task, found)}
             rows.append(_row(entry, task, found, metric, embeddings.queries_QD.shape[1], extra))
         del model
         gc.collect()  # its memory is free before the next one is loaded
 
+    if judge is not None:
+        notes.append(f"{judge.endpoint.model} judged contexts, of at most {QUESTIONS} questions of each task")
+    if judge is not None and judge.unread:
+        notes.append(f"left out {named(list(judge.unread))} of what was judged: a reply without a verdict")
     bases = {entry.name: _base_name(entry, entries) for entry in models}
     notes += [
         f"{base} reads {lengths[base]} tokens of a text, {name} {lengths[name]}"

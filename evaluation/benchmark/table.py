@@ -192,14 +192,16 @@ class BenchmarkTable:
 def _measures(details: Mapping[str, Any], metric: str) -> dict[str, str]:
     """A row's details as lines of a table: what is measured -> its value."""
     lines = {}
-    for protocol in ("pairwise", "mini_retrieval", "near_concepts", "triplets", "context"):
+    for protocol in ("pairwise", "mini_retrieval", "near_concepts", "triplets", "context", "judged"):
         for name, value in (details.get(protocol) or {}).items():
-            if name != "negatives":
+            if name not in ("negatives", "questions"):
                 lines[f"{protocol.replace('_', ' ')}: {name}"] = f"{value:.4f}"
         if reason := details.get(f"{protocol}_left_out"):
             lines[protocol.replace("_", " ")] = f"left out: {reason}"
-    lines |= {f"{metric}, first {size} dimensions": f"{value:.4f}" for size, value in details["truncated"].items()}
-    for speed in details["speed"]:
+    lines |= {
+        f"{metric}, first {size} dimensions": f"{value:.4f}" for size, value in details.get("truncated", {}).items()
+    }
+    for speed in details.get("speed", ()):
         lines[f"texts/s of {speed['tokens']} tokens"] = f"{speed['texts_per_second']:,.0f}"
         lines[f"ms for one text of {speed['tokens']} tokens"] = f"{speed['latency_ms']:.1f}"
     return lines

@@ -16,14 +16,13 @@ from optuna.trial import FrozenTrial
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
-from search.paths import MODELS, RunFolder
+from search.paths import MODELS, STAND_INS, RunFolder
 from search.report.axes import Axis, axes
 from search.results.benchmark import Benchmark
 from search.results.choice import choose, mark_tied
 from search.results.importance import Importance, importances
 from search.results.leaderboard import Row, leaderboard
 from search.spec.record import read_record
-from search.staging import STAND_INS
 from search.study.study import proposed_to_run
 from trainables.data.prepared import load_report, load_task
 from trainables.data.report import DataReport

@@ -1,0 +1,131 @@
+"""The page of `embtune try` in a real Chromium without JavaScript: ask, correct, judge, export, train on the export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from search.app.ask import Desk
+from search.app.log import Log
+from search.app.service import Service
+from tests.conftest import TinyBase
+from tests.kit.app import app_run, quiet_desk
+from tests.kit.browser import CHROMIUM, chromium, served
+from trainables.config import TrialConfig
+from trainables.data.config import DataConfig
+from trainables.data.prepared import TrialData, prepare
+from trainables.train import train
+
+pytestmark = [
+    pytest.mark.soak,
+    # .ci/run installs it where it may; on another machine that is its owner's affair.
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_base: TinyBase) -> Path:
+    return app_run(tmp_path_factory.mktemp("browser"), tiny_base("bert"))
+
+
+@pytest.fixture(scope="module")
+def desk(run: Path) -> Desk:
+    found: Desk = quiet_desk(run)
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def texts(page: Page, model: int) -> list[str]:
+    return page.locator(f"section[aria-labelledby=m{model}] .text").all_text_contents()
+
+
+def test_from_a_question_to_a_trained_step(run: Path, desk: Desk, browser: Browser, tmp_path: Path) -> None:
+    with served(Service(desk, Log(tmp_path / "log.sqlite"))) as address:
+        page = browser.new_page(java_script_enabled=False, locale="en-GB")
+        outside: list[str] = []
+        page.on("request", lambda request: outside.append(request.url) if address not in request.url else None)
+        wrong: list[str] = []
+        page.on("console", lambda message: wrong.append(message.text))
+
+        page.goto(address)
+        page.get_by_label("Your question").fill("qui encaise les impots ?")
+        page.keyboard.press("Enter")
+        assert page.locator("#searched").inner_text() == "qui encaisse les impôts ?"
+        corrected = texts(page, 1), texts(page, 2)
+        assert [len(found) for found in corrected] == [10, 10]
+        assert corrected[0] != corrected[1]
+        assert page.locator(".change").count() == 10
+
+        page.get_by_role("link", name="Search without clean-up").click()
+        assert (texts(page, 1), texts(page, 2)) != corrected, "the ranks change"
+        page.get_by_role("link", name="Search with clean-up").click()
+        page.get_by_role("link", name="Undo: encaise").click()
+        assert page.locator("#searched").inner_text() == "qui encaise les impôts ?"
+        page.get_by_role("link", name="Do it: encaise").click()
+        assert (texts(page, 1), texts(page, 2)) == corrected
+
+        lines = (run / "data" / "train.jsonl").read_text().splitlines()
+        learned = {json.loads(line)["positive"] for line in lines}
+        rank = next(place for place, text in enumerate(corrected[1], start=1) if text in learned)
+        section = page.locator("section[aria-labelledby=m2]")
+        section.get_by_role("button", name=f"Answers it: passage {rank}", exact=True).click()
+        pressed = section.get_by_role("button", name=f"Answers it: passage {rank}", exact=True)
+        assert pressed.get_attribute("aria-pressed") == "true"
+        page.get_by_role("link", name="Questions asked").click()
+        assert "1 up, 0 down" in page.locator("tbody").inner_text()
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Judged questions").click()
+        download.value.save_as(tmp_path / "judged.jsonl")
+        assert not outside
+        assert not wrong, "the browser refused something"
+        page.close()
+
+    (row,) = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
+    assert (row["anchor"], row["positive"]) == ("qui encaisse les impôts ?", corrected[1][rank - 1])
+    prepare(DataConfig(source="judged.jsonl"), tmp_path, 42, tmp_path / "data", earlier=run / "data")
+    data = TrialData.load(tmp_path / "data")
+    assert row["anchor"] in data.train["anchor"]
+    (tmp_path / "trial").mkdir()
+    config = TrialConfig(base=str(run / "best"), max_length=24, targets="qv", r=2, batch_size=64, rungs=1, lr=1e-3)
+    best = train(config.model_copy(update={"precision": "fp32"}), data, lambda _: None, folder=tmp_path / "trial")
+    assert best.step >= 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_fits_wide_and_narrow_in_light_and_dark(desk: Desk, browser: Browser, width: int, scheme: str) -> None:
+    with served(Service(desk)) as address:
+        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(f"{address}/?q=qui+encaise+les+impots&lang=fr")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        boxes = [page.locator(f"#m{number}").bounding_box() for number in (1, 2)]
+        assert boxes[0]
+        assert boxes[1]
+        assert (boxes[0]["y"] == boxes[1]["y"]) == (width == 1280), "side by side where there is room"
+        # WCAG AA asks for 4.5 between a text and what it stands on.
+        for place in (".text", ".soft", ".kind", ".change", "a", "ins", ".line button"):
+            assert page.locator(place).first.evaluate(CONTRAST) >= 4.5, place
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Aller aux résultats"
+        page.close()
+
+
+CONTRAST = """element => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => numbers(colour).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  let under = element;
+  while (under.parentElement && numbers(getComputedStyle(under).backgroundColor)[3] === 0) under = under.parentElement;
+  const [a, b] = [light(getComputedStyle(element).color), light(getComputedStyle(under).backgroundColor)];
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+}"""
