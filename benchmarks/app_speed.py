@@ -1,6 +1,6 @@
 """`embtune try` over 100,000 passages: how long it takes to start the second time, and to answer.
 
-    python -m benchmarks.app_speed [--passages 100000] [--out FILE]
+    python benchmarks/app_speed.py [--passages 100000] [--out FILE]
 
 The models are stand-ins of one layer and 384 dimensions, MiniLM's: what is measured (reading the corpus, hashing the
 model, mapping the kept embeddings, the exact search, the page itself) depends on the sizes alone, so the embeddings
@@ -25,9 +25,9 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from machine import processor
 from starlette.testclient import TestClient
 
-from benchmarks.machine import processor
 from evaluation.benchmark.models import load_model
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.embeddings import embed, unit_rows
@@ -142,7 +142,7 @@ def main() -> None:
         found |= answers(desk)
     found |= search(options.passages, 384) | search(options.passages, 1024)
     document = {
-        "command": f"python -m benchmarks.app_speed --passages {options.passages}",
+        "command": f"python benchmarks/app_speed.py --passages {options.passages}",
         "machine": processor(),
         "threads": 1,
         "load_before": round(load, 1),

@@ -140,9 +140,9 @@ def benchmark(
     as_markdown: bool,
 ) -> None:
     """Compare models side by side on the same tasks, each fine-tuned one with its base."""
+    from evaluation.benchmark.endpoint import Endpoint
     from evaluation.benchmark.judge import Judge
     from evaluation.benchmark.run import run_benchmark
-    from evaluation.endpoint import Endpoint
     from search.screen.console import make_console
     from trainables.export.merge import base_model
 

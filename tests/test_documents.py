@@ -68,7 +68,8 @@ def problem(command: Command) -> str:
             return parsed(ray_cli, rest) or unmarked(command)
         case "make":
             targets = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
-            return next((f"make {word}: no such target" for word in rest if word not in targets), unmarked(command))
+            named = [word for word in rest if "=" not in word]  # PYTHON=... is a variable
+            return next((f"make {word}: no such target" for word in named if word not in targets), unmarked(command))
         case "python":
             return script(rest) or ("" if rest[0] == "docs/make_spec_guide.py" else unmarked(command))
     return f"{program}: a program that this test does not know"

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from evaluation.endpoint import Endpoint
+from evaluation.benchmark.endpoint import Endpoint
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from evaluation.task import RetrievalTask

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.endpoint import Endpoint
+from evaluation.benchmark.endpoint import Endpoint
 
 READ = 5  # passages that the answer is made from
 ORDER = (

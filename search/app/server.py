@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from evaluation.endpoint import Endpoint
+from evaluation.benchmark.endpoint import Endpoint
 from evaluation.errors import InputError
 from search import __version__
 from search.app.api import api_routes

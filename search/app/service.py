@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from evaluation.endpoint import Endpoint
+from evaluation.benchmark.endpoint import Endpoint
 from search.app.answer import Piece, answer
 from search.app.ask import Asked, Desk
 from search.app.links import View

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.benchmark.endpoint import KEY, Endpoint
 from evaluation.benchmark.judge import Judge, context_precision, json_object, reference
 from evaluation.benchmark.run import run_benchmark
-from evaluation.endpoint import KEY, Endpoint
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores, evaluate
 from evaluation.task import RetrievalTask

@@ -17,7 +17,8 @@ from tests.kit.app import app_run, quiet_desk
 from tests.kit.browser import CHROMIUM, chromium, served
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
-from trainables.data.prepared import TrialData, prepare
+from trainables.data.prepared import TrialData
+from trainables.prepare import prepare
 from trainables.train import train
 
 pytestmark = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from evaluation.endpoint import Endpoint
+from evaluation.benchmark.endpoint import Endpoint
 from search.app.ask import Desk
 from search.app.log import Log
 from search.app.server import make_app

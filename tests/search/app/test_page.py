@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from evaluation.endpoint import Endpoint
+from evaluation.benchmark.endpoint import Endpoint
 from search.app.ask import Desk
 from search.app.corpus import Corpus
 from search.app.server import make_app
@@ -25,7 +25,7 @@ from search.app.service import Service
 from tests.kit.app import chat_server, quiet_desk
 from tests.search.app.conftest import Client
 from trainables.data.config import DataConfig
-from trainables.data.prepared import prepare
+from trainables.prepare import prepare
 
 QUESTION = "qui encaise les impots ?"
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
