@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from evaluation.errors import InputError
-from search.spec.load import SearchSpec, load_spec
+from search.spec.load import load_spec
+from search.spec.sections import SearchSpec
 from trainables.bases.token_counts import token_counts
 from trainables.check.check import check
 from trainables.data.report import DataReport

@@ -26,7 +26,7 @@ from search.screen.console import make_console
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
 from search.smoke import smoke_spec
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.staging import STAND_INS, Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus

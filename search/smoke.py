@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluation.errors import InputError
 from search.spec.dimensions import Dimension
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.spec.space import Space
 from trainables.config import TrialConfig
 

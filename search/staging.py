@@ -16,8 +16,8 @@ from rich.markup import escape
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.results.leaderboard import read_leaderboard
-from search.spec.load import ResourcesSpec, SearchSpec
 from search.spec.record import read_record, write_spec
+from search.spec.sections import ResourcesSpec, SearchSpec
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
 from trainables.data.config import DataConfig

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from search.spec.load import ResourcesSpec, SearchSpec
+from search.spec.sections import ResourcesSpec, SearchSpec
 
 
 def spent(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float) -> str:

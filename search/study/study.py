@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.study.budget import best_rung, left, spent
 from search.study.journal import Journal
 from search.study.pruners import make_pruner

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from search.paths import RunFolder
-from search.spec.load import ResourcesSpec
+from search.spec.sections import ResourcesSpec
 from search.tune.bridge import FAILURE, HALT, KILLS, NUMBER
 from search.tune.disk import unwritable
 from search.tune.process import NodeError, Setting, require_run, train_here

@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 
 from evaluation.errors import InputError, first_line
 from search.paths import RunFolder
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.study.study import Study
 from search.tune.bridge import NUMBER, bridge
 from search.tune.capacity import capacity

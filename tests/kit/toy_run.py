@@ -25,8 +25,9 @@ from search.paths import MODELS, RunFolder
 from search.results.benchmark import Benchmark, DevAndTest, Optimism, Part, Winner
 from search.results.choice import choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
-from search.spec.load import SearchSpec, load_spec
+from search.spec.load import load_spec
 from search.spec.record import write_spec as write_record
+from search.spec.sections import SearchSpec
 from search.study.study import Study
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig

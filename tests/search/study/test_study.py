@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from evaluation.errors import InputError
 from search.results.leaderboard import leaderboard
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.study.budget import best_rung
 from search.study.study import Study
 from trainables.config import TrialConfig
