@@ -56,7 +56,7 @@ def search_to_the_end(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
         spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
-    for config in {(config.base, config.max_length): config for config in spec.parsed_space().configs()}.values():
+    for config in {(config.base, config.max_length): config for config in spec.parsed_space.configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
     folder = RunFolder((runs / spec.name).resolve())
     run = folder.path
@@ -153,7 +153,7 @@ def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
     if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
         task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(make_pool)
-        configs = [config.model_dump(mode="json") for config in spec.parsed_space().configs()]
+        configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
                 ray.get(task.remote(run, configs, spec.resources.device))
@@ -213,7 +213,7 @@ def _how_to_go_on() -> str:
 
 
 def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:
-    searched = ", ".join(dict.fromkeys(d.name for d in spec.parsed_space().searched)) or "nothing"
+    searched = ", ".join(dict.fromkeys(d.name for d in spec.parsed_space.searched)) or "nothing"
     console.print(
         f"[bold]{spec.name}[/]: {spec.budget.trials} trials, {concurrent} at once, sampler {spec.sampler.name}, "
         f"pruner {spec.pruner.name}; searched: {searched}",

@@ -30,7 +30,7 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     """
     from trainables.model.stand_ins import make_stand_in
 
-    space = spec.parsed_space()
+    space = spec.parsed_space
     texts = list(_texts(spec))
     configs = {config.base: config for config in space.configs()}
     paths = {base: str(make_stand_in(config, texts, folder).resolve()) for base, config in configs.items()}

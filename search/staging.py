@@ -90,7 +90,7 @@ class Staging:
         stored = read_record(self._run) if self.going_on else None
         if stored is not None:
             self._spec = as_begun(self._spec, stored)
-        configs = {config.base: config for config in self._spec.parsed_space().configs()}
+        configs = {config.base: config for config in self._spec.parsed_space.configs()}
         with console.status("Fetching " + ", ".join(configs)):
             commits = {
                 base: fetch(base, config.revision, code=config.trust_remote_code)[1] for base, config in configs.items()

@@ -92,7 +92,7 @@ def _best_of(run: Path, spec: Path) -> str:
 
 def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
     """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
-    space = spec.parsed_space()
+    space = spec.parsed_space
     if spec.minimize and spec.pruner.name != "none":
         raise InputError(
             f"pruner.name: {spec.pruner.name} beside minimize: with two objectives no trial is worse than another "
@@ -226,6 +226,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{where}: missing"
     message = first["msg"].removeprefix("Value error, ")
+    if not where:  # what is wrong with several keys together says itself where it is
+        return str(message)
     shown = repr(first["input"])
     got = f", got {shown if len(shown) <= 60 else shown[:57] + '...'}"
     return f"{where}: {message[0].lower()}{message[1:]}{got}"

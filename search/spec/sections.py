@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
@@ -16,6 +17,7 @@ from search.spec.space import Space
 from trainables.data.config import DataConfig
 
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
+READ_AS_SPACE = frozenset({"space", "seed", "constraints"})  # fields of a spec
 
 
 class Section(BaseModel):
@@ -142,6 +144,7 @@ class SearchSpec(Section):
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)
     _start_from: StartFromSpec | None = PrivateAttr(default=None)
+    _parsed_space: Space = PrivateAttr()
 
     @field_validator("metric")
     @classmethod
@@ -172,5 +175,23 @@ class SearchSpec(Section):
         """The earlier run whose best configurations are written out in `start`."""
         return self._start_from
 
+    @property
     def parsed_space(self) -> Space:
-        return Space.parse(self.space, self.seed, self.constraints)
+        """What `space` and `constraints` say, read when the spec was."""
+        return self._parsed_space
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values; of its space, where that is another.
+
+        Raises:
+            InputError: the other space is wrong or impossible.
+        """
+        other = super().model_copy(update=update, deep=deep)
+        if update and not READ_AS_SPACE.isdisjoint(update):
+            other._parsed_space = Space.parse(other.space, other.seed, other.constraints)
+        return other
+
+    @model_validator(mode="after")
+    def _read_space(self) -> Self:
+        self._parsed_space = Space.parse(self.space, self.seed, self.constraints)
+        return self

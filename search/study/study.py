@@ -55,7 +55,7 @@ class Study:
 
     def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1) -> None:
         self.spec = spec
-        self.space = spec.parsed_space()
+        self.space = spec.parsed_space
         self._run, self._concurrent = run, concurrent
         self._journal = Journal(RunFolder(run).journal)
         self._storage = JournalStorage(self._journal)
