@@ -15,7 +15,7 @@ from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActorTask
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from search.tune.bridge import KILLS
+from search.tune.messages import KILLS
 
 REASON = "Ray's memory guard ended its worker"
 

@@ -18,9 +18,10 @@ from evaluation.errors import InputError, first_line
 from search.paths import RunFolder
 from search.spec.sections import SearchSpec
 from search.study.study import Study
-from search.tune.bridge import NUMBER, bridge
+from search.tune.bridge import bridge
 from search.tune.capacity import capacity
 from search.tune.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
+from search.tune.messages import NUMBER
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 

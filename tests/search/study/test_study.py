@@ -16,7 +16,7 @@ from evaluation.errors import InputError
 from search.results.leaderboard import leaderboard
 from search.spec.sections import SearchSpec
 from search.study.budget import best_rung
-from search.study.study import Study
+from search.study.study import Study, Verdict
 from trainables.config import TrialConfig
 
 
@@ -58,7 +58,7 @@ def run_all(study: Study, stop_after: int | None = None) -> None:
             if stop_after is not None and told == stop_after:
                 return
             told += 1
-            if study.report(proposal.number, rung, record(proposal.config, rung)):
+            if study.report(proposal.number, rung, record(proposal.config, rung)) is Verdict.STOP:
                 break
         study.complete(proposal.number)
 
@@ -190,7 +190,7 @@ def test_the_best_rung_is_kept_not_the_last(tmp_path: Path) -> None:
     proposal = study.next_trial()
     assert proposal is not None
     for rung, value in enumerate([0.3, 0.7, 0.7, 0.5], start=1):
-        assert not study.report(proposal.number, rung, {"metrics": {"ndcg@10": value}})
+        assert study.report(proposal.number, rung, {"metrics": {"ndcg@10": value}}) is Verdict.GO_ON
     study.complete(proposal.number)
     assert best_rung(study.trial(proposal.number)) == (2, 0.7)
     assert study.trial(proposal.number).value == 0.7
