@@ -31,6 +31,7 @@ from search.staging import STAND_INS, Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
+from search.tune.ray_internals import dashboard_address
 from search.tune.tuner import concurrency, connect, make_tuner
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
@@ -222,7 +223,7 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) ->
     gpus = ray.cluster_resources().get("GPU", 0)
     if gpus and not spec.resources.gpus:
         console.print(f"[yellow]The cluster has {gpus:g} GPUs, and trials ask for none[/] (resources: {{gpus: 1}})")
-    dashboard = ray.get_runtime_context().gcs_address and ray._private.worker.get_dashboard_url()
+    dashboard = dashboard_address()
     console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), style="dim")
 
 
