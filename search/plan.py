@@ -16,7 +16,7 @@ from evaluation.errors import InputError
 from search.spec.load import load_spec
 from search.spec.sections import SearchSpec
 from trainables.bases.token_counts import token_counts
-from trainables.check.check import check
+from trainables.check.check import check_source
 from trainables.data.report import DataReport
 from trainables.plan.memory import share_of_memory
 from trainables.plan.rows import plan_notes, plan_rows, plan_table
@@ -78,7 +78,7 @@ def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
     here = isinstance(source, str) and (spec.folder / source).exists()
     try:
         tokens = token_counts(next(spec.parsed_space.configs()))
-        report = check(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
+        report = check_source(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
     except InputError as error:
         return None, str(error)
     if report.unusable is None:

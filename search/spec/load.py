@@ -19,7 +19,7 @@ from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
 from search.spec.sections import SearchSpec, StartFromSpec
 from search.spec.space import Space
-from search.spec.starts import best_of
+from search.spec.starts import starts_from
 
 
 def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) -> SearchSpec:
@@ -62,7 +62,7 @@ def _validated(
 ) -> SearchSpec:
     """The checked spec. `path` names it in errors, and in its absence gives the search its name."""
     if isinstance(earlier := raw.get("continue_from"), str):
-        best, space = _best_of(folder / earlier, path), raw.get("space") or {}
+        best, space = _best_model(folder / earlier, path), raw.get("space") or {}
         if space.get("base", best) != best:
             raise InputError(
                 f"{path}: space.base: {space['base']!r} beside continue_from, whose best model is the base; expected "
@@ -84,7 +84,7 @@ def _validated(
         raise InputError(f"{path}: {error}") from None
 
 
-def _best_of(run: Path, spec: Path) -> str:
+def _best_model(run: Path, spec: Path) -> str:
     if not (RunFolder(run).best / "modules.json").is_file():
         raise InputError(f"{spec}: continue_from: {run} holds no best/; expected the folder of a search that has ended")
     return str(RunFolder(run).best.resolve())
@@ -136,7 +136,7 @@ def _with_starts(spec: SearchSpec, earlier: StartFromSpec, space: Space, began: 
         InputError: the earlier run holds nothing to start from, or this search began with another.
     """
     if began is None or not began.is_file():
-        points = best_of(spec.folder / earlier.run, space, earlier.top)
+        points = starts_from(spec.folder / earlier.run, space, earlier.top)
         start = [*spec.start, *(point for point in points if point not in spec.start)]
     else:
         stored = _read(began)

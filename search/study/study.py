@@ -25,12 +25,12 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.sections import SearchSpec
-from search.study.budget import best_rung, left, spent
+from search.study.budget import left, spent
 from search.study.journal import Journal
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from trainables.config import TrialConfig
-from trainables.training.rungs import keep_best
+from trainables.training.rungs import best_rung, keep_best
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -173,7 +173,7 @@ class Study:
         frozen = self.trial(number)
         if frozen.state.is_finished() or self.space.rungs not in frozen.intermediate_values:
             return
-        best, value = best_rung(frozen)
+        best, value = best_rung(frozen.intermediate_values)
         second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []
         with self._journal.together():
             self._study.tell(self._live[number], [value, *second])
