@@ -31,7 +31,7 @@ from machine import processor
 from optuna.trial import FrozenTrial, TrialState
 from search_speed import METRIC, RUNGS, Setting, search_spec, split
 
-from search.spec.load import PrunerSpec
+from search.spec.sections import PrunerSpec
 from search.study.pruners import make_pruner
 from search.study.study import Study
 from search.tune import tuner

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from machine import processor
 
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.study.study import Study
 from search.tune import tuner
 from trainables.config import TrialConfig

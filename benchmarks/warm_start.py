@@ -24,7 +24,8 @@ import ray
 from ray import tune
 
 from search.paths import RunFolder
-from search.spec.load import ResourcesSpec, load_spec
+from search.spec.load import load_spec
+from search.spec.sections import ResourcesSpec
 from search.study.study import Study
 from search.tune import tuner
 from search.tune.trial import run_trial

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from evaluation.files import write_whole
 from search.spec.dimensions import IMPLIED
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from trainables.config import TrialConfig
 
 PAGE = Path(__file__).with_name("spec.md")

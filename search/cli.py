@@ -258,7 +258,7 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
         from trainables.bases.token_counts import token_counts
 
         loaded = load_spec(spec)
-        tokens = token_counts(next(loaded.parsed_space().configs()))
+        tokens = token_counts(next(loaded.parsed_space.configs()))
         earlier = loaded.earlier_data
         report = check_file(file.resolve(), loaded.data, seed=loaded.seed, earlier=earlier, tokens=tokens)
     if as_json:

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from evaluation.errors import InputError
-from search.spec.load import SearchSpec, load_spec
+from search.spec.load import load_spec
+from search.spec.sections import SearchSpec
 from trainables.bases.token_counts import token_counts
-from trainables.check.check import check
+from trainables.check.check import check_source
 from trainables.data.report import DataReport
 from trainables.plan.memory import share_of_memory
 from trainables.plan.rows import plan_notes, plan_rows, plan_table
@@ -30,7 +31,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
         InputError: the spec is wrong, or a base cannot be resolved.
     """
     spec = load_spec(path, base)
-    space = spec.parsed_space()
+    space = spec.parsed_space
     report, missing = _data(spec)
     pairs = report.kept["train"] if report is not None else None
     gpus = float(torch.cuda.is_available()) if spec.resources.gpus is None else spec.resources.gpus
@@ -76,8 +77,8 @@ def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
     source = spec.data.source
     here = isinstance(source, str) and (spec.folder / source).exists()
     try:
-        tokens = token_counts(next(spec.parsed_space().configs()))
-        report = check(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
+        tokens = token_counts(next(spec.parsed_space.configs()))
+        report = check_source(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
     except InputError as error:
         return None, str(error)
     if report.unusable is None:
@@ -89,7 +90,7 @@ def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
 
 def _start(spec: SearchSpec, start: Mapping[str, Any]) -> dict[str, Any]:
     """A starting point with its size."""
-    config = spec.parsed_space().at(start)
+    config = spec.parsed_space.at(start)
     (row,) = plan_rows([config])
     return {**start, "trainable": row.trainable, "total": row.total}
 

@@ -26,11 +26,12 @@ from search.screen.console import make_console
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
 from search.smoke import smoke_spec
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.staging import Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
+from search.tune.ray_internals import dashboard_address
 from search.tune.tuner import concurrency, connect, make_tuner
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
@@ -56,7 +57,7 @@ def search_to_the_end(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
         spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
-    for config in {(config.base, config.max_length): config for config in spec.parsed_space().configs()}.values():
+    for config in {(config.base, config.max_length): config for config in spec.parsed_space.configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
     folder = RunFolder((runs / spec.name).resolve())
     run = folder.path
@@ -153,7 +154,7 @@ def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
     if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
         task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(make_pool)
-        configs = [config.model_dump(mode="json") for config in spec.parsed_space().configs()]
+        configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
                 ray.get(task.remote(run, configs, spec.resources.device))
@@ -213,7 +214,7 @@ def _how_to_go_on() -> str:
 
 
 def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:
-    searched = ", ".join(dict.fromkeys(d.name for d in spec.parsed_space().searched)) or "nothing"
+    searched = ", ".join(dict.fromkeys(d.name for d in spec.parsed_space.searched)) or "nothing"
     console.print(
         f"[bold]{spec.name}[/]: {spec.budget.trials} trials, {concurrent} at once, sampler {spec.sampler.name}, "
         f"pruner {spec.pruner.name}; searched: {searched}",
@@ -222,7 +223,7 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) ->
     gpus = ray.cluster_resources().get("GPU", 0)
     if gpus and not spec.resources.gpus:
         console.print(f"[yellow]The cluster has {gpus:g} GPUs, and trials ask for none[/] (resources: {{gpus: 1}})")
-    dashboard = ray.get_runtime_context().gcs_address and ray._private.worker.get_dashboard_url()
+    dashboard = dashboard_address()
     console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), style="dim")
 
 

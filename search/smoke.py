@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluation.errors import InputError
 from search.spec.dimensions import Dimension
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.spec.space import Space
 from trainables.config import TrialConfig
 
@@ -30,7 +30,7 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     """
     from trainables.model.stand_ins import make_stand_in
 
-    space = spec.parsed_space()
+    space = spec.parsed_space
     texts = list(_texts(spec))
     configs = {config.base: config for config in space.configs()}
     paths = {base: str(make_stand_in(config, texts, folder).resolve()) for base, config in configs.items()}

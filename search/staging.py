@@ -16,8 +16,8 @@ from rich.markup import escape
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.results.leaderboard import read_leaderboard
-from search.spec.load import ResourcesSpec, SearchSpec
 from search.spec.record import read_record, write_spec
+from search.spec.sections import ResourcesSpec, SearchSpec
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
 from trainables.data.config import DataConfig
@@ -89,7 +89,7 @@ class Staging:
         stored = read_record(self._run) if self.going_on else None
         if stored is not None:
             self._spec = as_begun(self._spec, stored)
-        configs = {config.base: config for config in self._spec.parsed_space().configs()}
+        configs = {config.base: config for config in self._spec.parsed_space.configs()}
         with console.status("Fetching " + ", ".join(configs)):
             commits = {
                 base: fetch(base, config.revision, code=config.trust_remote_code)[1] for base, config in configs.items()

@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.config import JsonDict, JsonValue
 
 from trainables.targets import parse_targets
 
 Method = Literal["lora", "full", "none"]
 BatchStrategy = Literal["in_batch", "sorted", "clustered", "mined", "mixed"]
 Loss = Literal["mnrl", "mnrl_symmetric", "gist"]
+
+
+def _used_when(**values: JsonValue) -> JsonDict:
+    """Where a field has an effect: in configurations whose other fields have one of these values. Searches read it."""
+    return {"used_when": values}
+
+
+ADAPTED = _used_when(method=["lora"])
+TRAINED = _used_when(method=["lora", "full"])
 
 
 class TrialConfig(BaseModel):
@@ -37,43 +47,79 @@ class TrialConfig(BaseModel):
         "lora", description="lora: an adapter; full: every weight; none: the base as it is, evaluated only"
     )
     targets: str = Field(
-        "qv", description="LoRA targets by meaning: q, k, v, o, ffn, or qk, qv, qkv, attention, all-linear"
+        "qv",
+        description="LoRA targets by meaning: q, k, v, o, ffn, or qk, qv, qkv, attention, all-linear",
+        json_schema_extra=ADAPTED,
     )
-    last_n: int | None = Field(None, ge=1, description="adapt the last n layers only; null: all layers")
-    r: int = Field(16, ge=1, description="LoRA rank")
+    last_n: int | None = Field(
+        None, ge=1, description="adapt the last n layers only; null: all layers", json_schema_extra=TRAINED
+    )
+    r: int = Field(16, ge=1, description="LoRA rank", json_schema_extra=ADAPTED)
     alpha: float = Field(
-        32.0, gt=0, description="LoRA scale: the update is multiplied by alpha / r, with rsLoRA by alpha / sqrt(r)"
+        32.0,
+        gt=0,
+        description="LoRA scale: the update is multiplied by alpha / r, with rsLoRA by alpha / sqrt(r)",
+        json_schema_extra=ADAPTED,
     )
-    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input")
-    rslora: bool = Field(False, description="rank-stabilised scaling (arXiv 2312.03732)")
-    dora: bool = Field(False, description="weight-decomposed adaptation (arXiv 2402.09353)")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the adapter's input", json_schema_extra=ADAPTED)
+    rslora: bool = Field(False, description="rank-stabilised scaling (arXiv 2312.03732)", json_schema_extra=ADAPTED)
+    dora: bool = Field(False, description="weight-decomposed adaptation (arXiv 2402.09353)", json_schema_extra=ADAPTED)
 
     # How it is trained
-    lr: float = Field(5e-5, gt=0, description="peak learning rate")
-    epochs: float = Field(1.0, gt=0, description="passes over the training pairs")
-    batch_size: int = Field(32, ge=2, description="pairs per optimizer step, over all devices")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
-        "linear", description="learning rate after warm-up"
+    lr: float = Field(5e-5, gt=0, description="peak learning rate", json_schema_extra=TRAINED)
+    epochs: float = Field(1.0, gt=0, description="passes over the training pairs", json_schema_extra=TRAINED)
+    batch_size: int = Field(
+        32, ge=2, description="pairs per optimizer step, over all devices", json_schema_extra=TRAINED
     )
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
-    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are scaled down to it")
-    batches: BatchStrategy = Field("in_batch", description="how batches are composed: trainables/batches/sampler.py")
-    mixed_share: float = Field(0.5, ge=0, le=1, description="mixed: share of the batches that are clustered")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises", json_schema_extra=TRAINED
+    )
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        "linear", description="learning rate after warm-up", json_schema_extra=TRAINED
+    )
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW", json_schema_extra=TRAINED)
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="longer gradients are scaled down to it", json_schema_extra=TRAINED
+    )
+    batches: BatchStrategy = Field(
+        "in_batch", description="how batches are composed: trainables/batches/sampler.py", json_schema_extra=TRAINED
+    )
+    mixed_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="mixed: share of the batches that are clustered",
+        json_schema_extra=_used_when(batches=["mixed"]),
+    )
     refresh: bool = Field(
-        False, description="clustered, mixed: embed the training pairs anew each epoch with the model so far"
+        False,
+        description="clustered, mixed: embed the training pairs anew each epoch with the model so far",
+        json_schema_extra=_used_when(batches=["clustered", "mixed"]),
     )
     hard_negatives: int = Field(
-        1, ge=1, description="negatives for each pair: the data's own in every strategy, more of them with mined"
+        1,
+        ge=1,
+        description="negatives for each pair: the data's own in every strategy, more of them with mined",
+        json_schema_extra=_used_when(batches=["mined"]),
     )
     margin: float = Field(
-        0.05, ge=0, lt=1, description="mined: a negative scores below (1 - margin) x the positive (arXiv 2407.15831)"
+        0.05,
+        ge=0,
+        lt=1,
+        description="mined: a negative scores below (1 - margin) x the positive (arXiv 2407.15831)",
+        json_schema_extra=_used_when(batches=["mined"]),
     )
     loss: Loss = Field(
-        "mnrl", description="mnrl: anchor to passages; mnrl_symmetric: both directions; gist: guided by the base"
+        "mnrl",
+        description="mnrl: anchor to passages; mnrl_symmetric: both directions; gist: guided by the base",
+        json_schema_extra=TRAINED,
     )
-    temperature: float = Field(0.05, gt=0, description="cosines are divided by it in the loss")
-    matryoshka: tuple[int, ...] = Field((), description="embedding sizes that are trained beside the full one")
+    temperature: float = Field(
+        0.05, gt=0, description="cosines are divided by it in the loss", json_schema_extra=TRAINED
+    )
+    matryoshka: tuple[int, ...] = Field(
+        (), description="embedding sizes that are trained beside the full one", json_schema_extra=TRAINED
+    )
 
     # How it is run
     rungs: int = Field(

@@ -13,7 +13,7 @@ import numpy as np
 from evaluation.errors import InputError
 from evaluation.files import aside, write_whole
 from trainables.bases.token_counts import TokenCounter
-from trainables.check.check import check
+from trainables.check.check import check_source
 from trainables.data.beir import beir_folders
 from trainables.data.config import DataConfig
 from trainables.data.corpus import ANSWERS, CORPUS, Row, judgements, write_corpus
@@ -65,7 +65,7 @@ def prepare(
     """
     if earlier is not None:
         load_report(earlier)  # refuses a folder that is not whole
-    found, report = check(config, folder, seed, earlier=earlier, tokens=tokens, progress=progress)
+    found, report = check_source(config, folder, seed, earlier=earlier, tokens=tokens, progress=progress)
     if found is None or report.unusable is not None:
         raise InputError(f"data: {report.unusable}")
     out.mkdir(parents=True, exist_ok=True)

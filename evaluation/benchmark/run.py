@@ -13,7 +13,7 @@ from evaluation.benchmark.details import model_details
 from evaluation.benchmark.judge import QUESTIONS, Judge
 from evaluation.benchmark.models import ModelEntry, load_model, resolve_model, same_model, saved_prompts
 from evaluation.benchmark.mteb_tasks import load_mteb
-from evaluation.benchmark.table import BenchmarkTable, Row
+from evaluation.benchmark.table import BenchmarkTable, ModelRow
 from evaluation.benchmark.task_files import load_tasks
 from evaluation.compare import Comparison, compare, holm
 from evaluation.embedding_cache import EmbeddingCache
@@ -124,7 +124,7 @@ def benchmark(
     alone = [task.name for task in tasks if len(set(task.groups.values())) < 2]
     notes += [f"task {name}: all queries are of one concept, so nothing can be said of a difference" for name in alone]
 
-    rows: list[Row] = []
+    rows: list[ModelRow] = []
     scores: dict[tuple[str, str], Scores] = {}
     lengths: dict[str, int | None] = {}
     entries = _with_bases(models)
@@ -214,8 +214,8 @@ def _row(
     metric: str,
     dimensions: int,
     details: Mapping[str, object] | None,
-) -> Row:
-    return Row(
+) -> ModelRow:
+    return ModelRow(
         task=task.name,
         model=entry.name,
         queries=len(scores.query_ids),
@@ -229,8 +229,8 @@ def _row(
 
 
 def _compared(
-    rows: Sequence[Row], scores: Mapping[tuple[str, str], Scores], bases: Mapping[str, str | None], metric: str
-) -> list[Row]:
+    rows: Sequence[ModelRow], scores: Mapping[tuple[str, str], Scores], bases: Mapping[str, str | None], metric: str
+) -> list[ModelRow]:
     """The rows with their comparisons; p-values corrected over all of them."""
     comparisons: dict[tuple[str, str], Comparison] = {}
     for row in rows:
@@ -250,6 +250,6 @@ def _compared(
     ]
 
 
-def _ranked(rows: Sequence[Row], tasks: Sequence[RetrievalTask]) -> list[Row]:
+def _ranked(rows: Sequence[ModelRow], tasks: Sequence[RetrievalTask]) -> list[ModelRow]:
     place = {task.name: index for index, task in enumerate(tasks)}
     return sorted(rows, key=lambda row: (place[row.task], -row.score, row.model))

@@ -22,7 +22,7 @@ WIDE = 170  # terminal columns that the table fills with all of its metrics
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """One model on one task.
 
     Attributes:
@@ -80,13 +80,13 @@ class BenchmarkTable:
 
     Attributes:
         metric: what rows are sorted by and compared on.
-        rows: see Row.
+        rows: see ModelRow.
         notes: one line for each thing a reader must know: queries left out, bases that could not be had, prompts.
         scores: (task, model) -> the scores query by query, for those who look closer; not written.
     """
 
     metric: str
-    rows: tuple[Row, ...]
+    rows: tuple[ModelRow, ...]
     notes: tuple[str, ...]
     scores: Mapping[tuple[str, str], Scores]
 
@@ -170,7 +170,7 @@ class BenchmarkTable:
         names = self._others() if others else []
         return ["task", "model", self.metric, *names, "base", "difference (95 % interval)", "p (Holm)"]
 
-    def _cells(self, row: Row, others: bool = True) -> list[str]:
+    def _cells(self, row: ModelRow, others: bool = True) -> list[str]:
         c = row.comparison
         return [
             row.task,

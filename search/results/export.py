@@ -10,8 +10,8 @@ from evaluation.errors import InputError
 from evaluation.files import put_in_place
 from search.paths import RunFolder
 from search.results.leaderboard import Row, read_leaderboard
-from search.spec.load import ResourcesSpec
 from search.spec.record import read_record
+from search.spec.sections import ResourcesSpec
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:

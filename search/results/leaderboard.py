@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluation.errors import InputError
 from evaluation.files import write_whole
 from search.paths import RunFolder
-from search.study.budget import best_rung
+from trainables.training.rungs import best_rung
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[
     order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
 
     def place(trial: FrozenTrial) -> tuple[float, ...]:
-        _, score = best_rung(trial)
+        _, score = best_rung(trial.intermediate_values)
         reached = max(trial.intermediate_values, default=0)
         return (order[trial.state], -reached if trial.state == TrialState.PRUNED else 0, -score, trial.number)
 
@@ -94,7 +94,7 @@ def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
         for name, value in trial.user_attrs.items()
         if name.startswith("rung_") and int(name.removeprefix("rung_")) in trial.intermediate_values
     }
-    best, score = best_rung(trial)
+    best, score = best_rung(trial.intermediate_values)
     last = records.get(max(records, default=0), {})
     step, steps = last.get("step", 0), last.get("steps", 0)
     pairs = last.get("pairs", 0)

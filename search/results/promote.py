@@ -18,7 +18,7 @@ from search.results.benchmark import Benchmark, DevAndTest, DevPool, Optimism, P
 from search.results.card import card_facts
 from search.results.export import export_trial, mix_of
 from search.results.leaderboard import Row
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:

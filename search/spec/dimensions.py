@@ -23,20 +23,16 @@ UNSEARCHED = {
     "seed": "trials share the spec's seed; expected it at the top level",
 }
 
-# A field is asked for only where it has an effect; a spec need not say so.
-ADAPTER_FIELDS = ("targets", "r", "alpha", RATIO, "dropout", "rslora", "dora")
-TRAINING_FIELDS = (
-    *("last_n", "lr", "epochs", "batch_size", "batches", "loss", "temperature"),
-    *("warmup", "schedule", "weight_decay", "max_grad_norm", "matryoshka"),
-)
-IMPLIED: dict[str, dict[str, tuple[Any, ...]]] = {
-    **{name: {"method": ("lora",)} for name in ADAPTER_FIELDS},
-    **{name: {"method": ("lora", "full")} for name in TRAINING_FIELDS},
-    "mixed_share": {"batches": ("mixed",)},
-    "refresh": {"batches": ("clustered", "mixed")},
-    "hard_negatives": {"batches": ("mined",)},
-    "margin": {"batches": ("mined",)},
-}
+
+def used_when(name: str) -> dict[str, tuple[Any, ...]]:
+    """The values of other fields with which a field has an effect; a spec need not say so. Empty: it always has."""
+    extra = FIELDS["alpha" if name == RATIO else name].json_schema_extra
+    conditions: Any = extra.get("used_when", {}) if isinstance(extra, dict) else {}
+    return {other: tuple(allowed) for other, allowed in conditions.items()}
+
+
+# A field is asked for only where it has an effect.
+IMPLIED = {name: conditions for name in (*FIELDS, RATIO) if (conditions := used_when(name))}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""SearchSpec: the YAML file of a search, validated before anything heavy is imported.
+"""The YAML file of a search -> a SearchSpec, checked whole before anything heavy is imported.
 
 A sparse, commented file comes in; `spec.json` in the run's folder holds every default written out.
 """
@@ -9,177 +9,17 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
+from search.spec.sections import SearchSpec, StartFromSpec
 from search.spec.space import Space
-from search.spec.starts import best_of
-from trainables.data.config import DataConfig
-
-METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
-
-
-class Section(BaseModel):
-    """A part of the spec: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SamplerSpec(Section):
-    """Who proposes configurations."""
-
-    name: Literal["tpe", "gp", "random", "grid"] = Field(
-        "tpe",
-        description="tpe: from what scored well so far; gp: a Gaussian process, for spaces without conditions; "
-        "random: at random; grid: each combination of lists once",
-    )
-    startup: int = Field(
-        8, ge=0, description="tpe, gp: trials drawn at random, starting points included, before it models"
-    )
-
-
-class PrunerSpec(Section):
-    """Who stops bad trials. Steps are rungs: equal shares of a trial's training.
-
-    A trial can be stopped at any rung but its last. halving and hyperband decide at rungs 1, 2, 4, 8 and so on alone
-    (with reduction 3: 1, 3, 9), each time after so many times the training; the others decide at each.
-    """
-
-    name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = Field(
-        "halving", description="what the next keys belong to; none: each trial goes to its end"
-    )
-    reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung that decides")
-    percentile: float = Field(50.0, gt=0, lt=100, description="percentile: share of the trials at a rung that go on")
-    startup: int = Field(3, ge=0, description="median, percentile: finished trials before anything is stopped")
-    p_value: float = Field(
-        0.05, gt=0, lt=1, description="wilcoxon: chance of stopping a trial that is as good as the best at its rung"
-    )
-    patience: int = Field(1, ge=0, description="patient: rungs without improvement that are forgiven")
-
-
-class BudgetSpec(Section):
-    """When the search ends: whichever comes first."""
-
-    trials: int = Field(20, ge=1, description="trials that are run, pruned and failed ones included")
-    hours: float | None = Field(
-        None, gt=0, description="wall time after which no trial starts; those that run go to their end"
-    )
-    device_hours: float | None = Field(
-        None, gt=0, description="training and dev evaluation, times the GPUs of a trial (without any: its CPU cores)"
-    )
-    target: float | None = Field(None, gt=0, le=1, description="dev score that is good enough")
-    patience: int | None = Field(None, ge=1, description="finished trials in a row without a better score")
-
-
-class ResourcesSpec(Section):
-    """What one trial takes, and how many run at once."""
-
-    cpus: int = Field(1, ge=1, description="CPU cores of a trial's process, and its torch threads")
-    gpus: float | None = Field(
-        None,
-        ge=0,
-        description="GPUs of a trial's process; a fraction lets several trials share one; none: one where there is one",
-    )
-    workers: int = Field(
-        1, ge=1, description="processes that train one trial together, each on its own GPU; they share out its batches"
-    )
-    memory_gb: float | None = Field(
-        None, gt=0, description="GiB of its device that a trial may take; null: its share of the GPU, no limit on CPUs"
-    )
-    concurrent: int = Field(0, ge=0, description="trials at once; 0: as many as fit the cluster")
-    retries: int = Field(2, ge=0, description="restarts of a trial whose worker died, from its last rung")
-
-    @field_validator("gpus")
-    @classmethod
-    def _whole_or_fraction(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus > 1:
-            raise ValueError("a process takes one GPU or a fraction of one; expected at most 1, and workers for more")
-        return gpus
-
-    @property
-    def device(self) -> str | None:
-        """Where its work runs; null: the first GPU. Ray hides no GPU from work that asks for none."""
-        return None if self.gpus else "cpu"
-
-    @model_validator(mode="after")
-    def _own_gpu_each(self) -> ResourcesSpec:
-        if self.workers > 1 and self.gpus not in (None, 0, 1):
-            raise ValueError(f"gpus: {self.gpus:g} with {self.workers} workers; expected 1, each on a GPU of its own")
-        return self
-
-
-class StartFromSpec(Section):
-    """An earlier run whose best configurations are tried first."""
-
-    run: str = Field(description="its folder")
-    top: int = Field(3, ge=1, description="how many of its trials")
-
-
-class SearchSpec(Section):
-    """One search, complete."""
-
-    name: str = Field("", description="of the run's folder; empty: the file's name")
-    seed: int = Field(42, ge=0, description="of everything that is drawn: splits, proposals, batches, dropout")
-    data: DataConfig
-    space: dict[str, Any] = Field(description="what a trial's configuration may be, field by field")
-    constraints: list[str] = Field(
-        default_factory=list, description="between fields that hold numbers, such as r * batch_size <= 1024"
-    )
-    start: list[dict[str, Any]] = Field(default_factory=list, description="configurations that are tried first")
-    continue_from: str | None = Field(
-        None, description="folder of an ended run: its best model is the base, its rows come before the new ones"
-    )
-    start_from: StartFromSpec | None = Field(None, description="an earlier run; its best join `start`")
-    metric: str = Field("ndcg@10", description="dev metric that is maximised")
-    minimize: Literal["trainable", "eval_s"] | None = Field(
-        None,
-        description="a second objective: trained parameters, or seconds of a dev evaluation; needs pruner none",
-    )
-    sampler: SamplerSpec = Field(default_factory=SamplerSpec)
-    pruner: PrunerSpec = Field(default_factory=PrunerSpec)
-    budget: BudgetSpec = Field(default_factory=BudgetSpec)
-    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
-
-    _folder: Path = PrivateAttr(default_factory=Path.cwd)
-    _record: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _start_from: StartFromSpec | None = PrivateAttr(default=None)
-
-    @field_validator("metric")
-    @classmethod
-    def _metric_exists(cls, metric: str) -> str:
-        if not METRIC.fullmatch(metric):
-            raise ValueError(
-                "no such metric; expected recall, precision, success, mrr, ndcg or map with @k, as in ndcg@10"
-            )
-        return metric
-
-    @property
-    def folder(self) -> Path:
-        """The folder that relative paths of the spec start from."""
-        return self._folder
-
-    @property
-    def earlier_data(self) -> Path | None:
-        """Data folder of the run that this one continues."""
-        return None if self.continue_from is None else RunFolder(self.folder / self.continue_from).data
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the run whose spec.json this is recorded: versions, hash of the data, commits. Empty for a YAML file."""
-        return self._record
-
-    @property
-    def started_from(self) -> StartFromSpec | None:
-        """The earlier run whose best configurations are written out in `start`."""
-        return self._start_from
-
-    def parsed_space(self) -> Space:
-        return Space.parse(self.space, self.seed, self.constraints)
+from search.spec.starts import starts_from
 
 
 def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) -> SearchSpec:
@@ -222,7 +62,7 @@ def _validated(
 ) -> SearchSpec:
     """The checked spec. `path` names it in errors, and in its absence gives the search its name."""
     if isinstance(earlier := raw.get("continue_from"), str):
-        best, space = _best_of(folder / earlier, path), raw.get("space") or {}
+        best, space = _best_model(folder / earlier, path), raw.get("space") or {}
         if space.get("base", best) != best:
             raise InputError(
                 f"{path}: space.base: {space['base']!r} beside continue_from, whose best model is the base; expected "
@@ -244,7 +84,7 @@ def _validated(
         raise InputError(f"{path}: {error}") from None
 
 
-def _best_of(run: Path, spec: Path) -> str:
+def _best_model(run: Path, spec: Path) -> str:
     if not (RunFolder(run).best / "modules.json").is_file():
         raise InputError(f"{spec}: continue_from: {run} holds no best/; expected the folder of a search that has ended")
     return str(RunFolder(run).best.resolve())
@@ -252,7 +92,7 @@ def _best_of(run: Path, spec: Path) -> str:
 
 def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
     """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
-    space = spec.parsed_space()
+    space = spec.parsed_space
     if spec.minimize and spec.pruner.name != "none":
         raise InputError(
             f"pruner.name: {spec.pruner.name} beside minimize: with two objectives no trial is worse than another "
@@ -296,7 +136,7 @@ def _with_starts(spec: SearchSpec, earlier: StartFromSpec, space: Space, began: 
         InputError: the earlier run holds nothing to start from, or this search began with another.
     """
     if began is None or not began.is_file():
-        points = best_of(spec.folder / earlier.run, space, earlier.top)
+        points = starts_from(spec.folder / earlier.run, space, earlier.top)
         start = [*spec.start, *(point for point in points if point not in spec.start)]
     else:
         stored = _read(began)
@@ -386,6 +226,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{where}: missing"
     message = first["msg"].removeprefix("Value error, ")
+    if not where:  # what is wrong with several keys together says itself where it is
+        return str(message)
     shown = repr(first["input"])
     got = f", got {shown if len(shown) <= 60 else shown[:57] + '...'}"
     return f"{where}: {message[0].lower()}{message[1:]}{got}"

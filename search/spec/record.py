@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.files import write_whole
 from search.paths import RunFolder
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 
 PACKAGES = (
     "embtune",

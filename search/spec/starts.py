@@ -11,7 +11,7 @@ from search.paths import RunFolder
 from search.spec.space import Space
 
 
-def best_of(run: Path, space: Space, top: int) -> list[dict[str, Any]]:
+def starts_from(run: Path, space: Space, top: int) -> list[dict[str, Any]]:
     """Starting points from the best trials of a run, at most `top`, as far as they lie in the space.
 
     Only fields that this space searches are taken over; two trials that agree in those are one point.

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from search.spec.load import ResourcesSpec, SearchSpec
+from search.spec.sections import ResourcesSpec, SearchSpec
+from trainables.training.rungs import best_rung
 
 
 def spent(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float) -> str:
@@ -26,7 +27,7 @@ def spent(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float) -> str:
         return f"the budget of {budget.hours:g} h is spent"
     if budget.device_hours is not None and device_hours(trials, spec.resources) >= budget.device_hours:
         return f"the budget of {budget.device_hours:g} device-hours is spent"
-    scores = [best_rung(t)[1] for t in trials if t.state == TrialState.COMPLETE]
+    scores = [best_rung(t.intermediate_values)[1] for t in trials if t.state == TrialState.COMPLETE]
     if budget.target is not None and scores and max(scores) >= budget.target:
         return f"the target {budget.target:g} was reached"
     if budget.patience is not None:
@@ -44,7 +45,7 @@ def left(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float, concurre
     """
     budget = spec.budget
     ended = [t for t in trials if t.state.is_finished()]
-    parts = [f"{len(ended)} of {budget.trials} trials ended, {duration(hours)}"]
+    parts = [f"{len(ended)} of {budget.trials} trials ended, {rounded_time(hours)}"]
     used = device_hours(trials, spec.resources)
     if budget.device_hours is not None:
         parts.append(f"{used:.3g} of {budget.device_hours:g} device-hours used")
@@ -57,7 +58,7 @@ def left(spec: SearchSpec, trials: Sequence[FrozenTrial], hours: float, concurre
         estimates.append(max(0.0, budget.hours - hours))
     if budget.device_hours is not None:
         estimates.append(max(0.0, budget.device_hours - used) / devices(spec.resources) / concurrent)
-    parts.append(f"about {duration(min(estimates))} left")
+    parts.append(f"about {rounded_time(min(estimates))} left")
     return "; ".join(parts)
 
 
@@ -77,7 +78,7 @@ def seconds(trial: FrozenTrial) -> float:
     return float(sum(record.get("train_s", 0.0) + record.get("eval_s", 0.0) for record in records))
 
 
-def duration(hours: float) -> str:
+def rounded_time(hours: float) -> str:
     """`40 s`, `3 min 20 s`, `12 min`, `3.5 h`."""
     seconds = round(hours * 3600)
     if seconds < 60:
@@ -87,19 +88,10 @@ def duration(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 
-def best_rung(trial: FrozenTrial) -> tuple[int, float]:
-    """The rung with the trial's best dev score, the earliest of equals, and that score; (0, -inf) before the first."""
-    best, value = 0, -math.inf
-    for rung, score in sorted(trial.intermediate_values.items()):
-        if score > value:
-            best, value = rung, score
-    return best, value
-
-
 def _since_best(trials: Sequence[FrozenTrial]) -> int:
     """Complete and pruned trials since the best complete one, in the order in which they ended."""
     told = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     finished = [(t.datetime_complete, t) for t in told if t.datetime_complete is not None]
     finished.sort(key=lambda pair: pair[0])
-    values = [best_rung(t)[1] if t.state == TrialState.COMPLETE else -math.inf for _, t in finished]
+    values = [best_rung(t.intermediate_values)[1] if t.state == TrialState.COMPLETE else -math.inf for _, t in finished]
     return len(values) - 1 - int(np.argmax(values)) if values else 0

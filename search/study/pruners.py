@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 
-from search.spec.load import PrunerSpec
+from search.spec.sections import PrunerSpec
 from search.study.wilcoxon import WilcoxonRungPruner
 
 

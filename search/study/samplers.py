@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 
-from search.spec.load import SamplerSpec
+from search.spec.sections import SamplerSpec
 
 
 def make_sampler(spec: SamplerSpec, seed: int, concurrent: int) -> optuna.samplers.BaseSampler:

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,25 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
-from search.spec.load import SearchSpec
-from search.study.budget import best_rung, left, spent
+from search.spec.sections import SearchSpec
+from search.study.budget import left, spent
 from search.study.journal import Journal
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from trainables.config import TrialConfig
-from trainables.training.rungs import keep_best
+from trainables.training.rungs import best_rung, keep_best
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 MAX_REPEATS = 100  # proposals in a row that are known already, after which the space counts as exhausted
+
+
+class Verdict(Enum):
+    """What becomes of a trial after a rung."""
+
+    GO_ON = "go on"
+    STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Study:
 
     def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1) -> None:
         self.spec = spec
-        self.space = spec.parsed_space()
+        self.space = spec.parsed_space
         self._run, self._concurrent = run, concurrent
         self._journal = Journal(RunFolder(run).journal)
         self._storage = JournalStorage(self._journal)
@@ -130,31 +138,32 @@ class Study:
         self._keep_time()
         return None
 
-    def report(self, number: int, rung: int, record: Mapping[str, Any]) -> bool:
-        """Take a trial's dev metrics at a rung; True when the trial should stop here, and is PRUNED from now on.
+    def report(self, number: int, rung: int, record: Mapping[str, Any]) -> Verdict:
+        """Take a trial's dev metrics at a rung, and say whether it goes on.
 
-        A rung that the study has already, as a resumed trial repeats it, is not taken twice.
+        A trial that is stopped is PRUNED from now on, and of its weights those of its best rung alone stay. A rung
+        that the study has already, as a resumed trial repeats it, is not taken twice.
         """
         trial = self._live[number]
         value = float(record["metrics"][self.spec.metric])
         frozen = self.trial(number)
         if frozen.state.is_finished():
-            return True
+            return Verdict.STOP
         if rung in frozen.intermediate_values:
-            return False  # its verdict was to go on
+            return Verdict.GO_ON  # its verdict was to go on
         with self._journal.together():
             trial.set_user_attr(f"rung_{rung}", dict(record))
             self._study.set_user_attr("elapsed_s", round(self.hours() * 3600, 1))
             if self.spec.minimize:  # trial.report and should_prune refuse two objectives
                 self._storage.set_trial_intermediate_value(frozen._trial_id, rung, value)
-                return False
+                return Verdict.GO_ON
             trial.report(value, rung)
             stopped = rung < self.space.rungs and trial.should_prune()
-            if stopped:
-                self._study.tell(trial, state=TrialState.PRUNED)
-        if stopped:
-            self._tidy(record)  # it never goes on
-        return stopped
+            if not stopped:
+                return Verdict.GO_ON
+            self._study.tell(trial, state=TrialState.PRUNED)
+        self._tidy(record)  # it never goes on
+        return Verdict.STOP
 
     def complete(self, number: int) -> None:
         """The trial ran to its end: told with its best rung's value, since that rung's weights are the ones kept.
@@ -164,7 +173,7 @@ class Study:
         frozen = self.trial(number)
         if frozen.state.is_finished() or self.space.rungs not in frozen.intermediate_values:
             return
-        best, value = best_rung(frozen)
+        best, value = best_rung(frozen.intermediate_values)
         second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []
         with self._journal.together():
             self._study.tell(self._live[number], [value, *second])

@@ -14,12 +14,8 @@ from typing import Any
 from ray.tune import Stopper
 from ray.tune.search import Searcher
 
-from search.study.study import Study
-
-NUMBER = "number"  # of the trial in the study; Tune's own trial ids are random
-FAILURE = "failure"  # key of a report that says why a trial cannot go on
-KILLS = "memory_kills"  # in a trial's configuration: how often Ray's memory guard has ended its worker
-HALT = "halt"  # key of a report that says why no trial can
+from search.study.study import Study, Verdict
+from search.tune.messages import FAILURE, HALT, NUMBER, RECORD, RUNG, TRIAL
 
 
 class _Held:
@@ -52,7 +48,7 @@ class StudySearcher(Searcher):
         if proposal is None:
             return Searcher.FINISHED if study.halted or study.exhausted() else None  # None: not now
         self._held.numbers[trial_id] = proposal.number
-        return {NUMBER: proposal.number, "trial": proposal.config.model_dump(mode="json")}
+        return {NUMBER: proposal.number, TRIAL: proposal.config.model_dump(mode="json")}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         study, number = self._held.study, self._held.numbers[trial_id]
@@ -89,7 +85,7 @@ class RungStopper(Stopper):
             if FAILURE in result:
                 study.fail(number, result[FAILURE])
                 return True
-            return study.report(number, result["rung"], result["record"])
+            return study.report(number, result[RUNG], result[RECORD]) is Verdict.STOP
         except OSError as error:
             study.halted = str(error)
             return True

@@ -12,7 +12,7 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluation.errors import InputError
-from search.spec.load import ResourcesSpec
+from search.spec.sections import ResourcesSpec
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()  # `ray up` leaves it on the head
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from search.paths import RunFolder
-from search.spec.load import ResourcesSpec
+from search.spec.sections import ResourcesSpec
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import grpc
-from ray._private.grpc_utils import init_grpc_channel
 from ray.exceptions import AuthenticationError
 
 from evaluation.errors import InputError
+from search.tune.ray_internals import ask_head
 
 PROBE_S = 5.0
-# Of ray 2.60; it takes an empty request.
-_CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 
 def refused(address: str) -> InputError:
@@ -31,8 +29,7 @@ def require_token(address: str, head: str) -> None:
         InputError: it does not, as `refused` says it.
     """
     try:
-        with init_grpc_channel(head) as channel:
-            channel.unary_unary(_CLUSTER_ID)(b"", timeout=PROBE_S)
+        ask_head(head, PROBE_S)
     except AuthenticationError:  # there is no token to show
         raise refused(address) from None
     except grpc.RpcError as error:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from search.paths import RunFolder
-from search.spec.load import ResourcesSpec
-from search.tune.bridge import FAILURE, HALT, KILLS, NUMBER
+from search.spec.sections import ResourcesSpec
 from search.tune.disk import unwritable
+from search.tune.messages import FAILURE, HALT, KILLS, NUMBER, RECORD, RUNG, TRIAL, rung_metric
 from search.tune.process import NodeError, Setting, require_run, train_here
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
 
     def report(rung: Rung) -> None:
         record = asdict(rung) | retried
-        tune.report({"rung": rung.rung, rung_metric(metric): rung.metrics[metric], "record": record})
+        tune.report({RUNG: rung.rung, rung_metric(metric): rung.metrics[metric], RECORD: record})
 
     def attempt(trial: TrialConfig) -> None:
         if resources.workers > 1:
@@ -52,23 +52,18 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     try:
         require_run(setting.run)
         train_in_memory(
-            TrialConfig.model_validate(config["trial"]),
+            TrialConfig.model_validate(config[TRIAL]),
             attempt,
             smaller=smaller,
             workers=resources.workers,
             kills=config.get(KILLS, 0),
         )
     except (TrialFailed, InputError) as error:
-        tune.report({FAILURE: str(error), "rung": 0})
+        tune.report({FAILURE: str(error), RUNG: 0})
     except NodeError as error:
-        tune.report({HALT: str(error), "rung": 0})
+        tune.report({HALT: str(error), RUNG: 0})
     except Exception:
         reason = unwritable(setting.folder)
         if not reason:
             raise
-        tune.report({HALT: reason, "rung": 0})
-
-
-def rung_metric(metric: str) -> str:
-    """The metric's name as Tune's logs hold it."""
-    return metric.replace("@", "_at_")
+        tune.report({HALT: reason, RUNG: 0})

@@ -16,16 +16,18 @@ from ray.exceptions import AuthenticationError
 
 from evaluation.errors import InputError, first_line
 from search.paths import RunFolder
-from search.spec.load import SearchSpec
+from search.spec.sections import SearchSpec
 from search.study.study import Study
-from search.tune.bridge import NUMBER, bridge
+from search.tune.bridge import bridge
 from search.tune.capacity import capacity
-from search.tune.memory_kills import CountMemoryKills, take_memory_kills_for_deaths
+from search.tune.memory_kills import CountMemoryKills
+from search.tune.messages import NUMBER
+from search.tune.ray_internals import take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 
-# A stopped trial's thread ends at its next report; with less patience than that, Tune's reset of a warm worker fails
-# and its slot is lost for good.
+# How long Tune waits for the thread of a stopped trial before it gives the worker the next one. The thread ends at its
+# next report, and a rung may take minutes. When Tune waits too short a time, it loses the worker for the whole search.
 THREAD_TIMEOUT_S = "600"
 
 

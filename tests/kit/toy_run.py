@@ -25,9 +25,10 @@ from search.paths import MODELS, RunFolder
 from search.results.benchmark import Benchmark, DevAndTest, Optimism, Part, Winner
 from search.results.choice import choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
-from search.spec.load import SearchSpec, load_spec
+from search.spec.load import load_spec
 from search.spec.record import write_spec as write_record
-from search.study.study import Study
+from search.spec.sections import SearchSpec
+from search.study.study import Study, Verdict
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
 from trainables.data.prepared import load_task
@@ -70,7 +71,7 @@ def run_trials(study: Study, run: Path, task: RetrievalTask, failing: Sequence[i
         for number in range(1, study.space.rungs + 1):
             rung, scores = toy_rung(run, proposal.number, proposal.config, number, study.space.rungs, task)
             complete_rung(rung, scores, METRIC)
-            if study.report(proposal.number, number, asdict(rung)):
+            if study.report(proposal.number, number, asdict(rung)) is Verdict.STOP:
                 break
         study.complete(proposal.number)
 

@@ -24,7 +24,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from evaluation.errors import InputError
-from search.spec.load import ResourcesSpec
+from search.spec.sections import ResourcesSpec
 from search.tune.capacity import room, startable_nodes, usable_nodes, with_gpus
 from search.tune.tuner import connect
 from tests.conftest import TinyBase

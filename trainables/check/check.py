@@ -20,7 +20,7 @@ from trainables.data.report import Corpus, DataReport, Example, Finding, Lengths
 from trainables.data.rows import PARTS
 from trainables.data.sources import read_once
 from trainables.data.splits import DEV, TEST, TRAIN
-from trainables.data.survey import Survey, matched, survey
+from trainables.data.survey import Survey, matched, survey_source
 
 NO_SEED = 42
 
@@ -50,11 +50,11 @@ def check_file(
         InputError: never for what is wrong with the data: that is the report's `unusable`.
     """
     config = DataConfig(source=str(path)) if config is None else config.model_copy(update={"source": str(path)})
-    return check(config, folder, seed, earlier=earlier, tokens=tokens, progress=progress)[1]
+    return check_source(config, folder, seed, earlier=earlier, tokens=tokens, progress=progress)[1]
 
 
 @read_once()
-def check(
+def check_source(
     config: DataConfig,
     folder: Path,
     seed: int,
@@ -69,7 +69,7 @@ def check(
     """
     report = DataReport(config=config, seed=seed, rows=0)
     try:
-        found = survey(config, folder, seed, earlier, progress)
+        found = survey_source(config, folder, seed, earlier, progress)
     except InputError as error:
         report.unusable = str(error)
         return None, report

@@ -172,7 +172,7 @@ def earlier_pairs(folder: Path) -> Iterator[Pair]:
             )
 
 
-def survey(
+def survey_source(
     config: DataConfig,
     folder: Path,
     seed: int,
@@ -203,7 +203,7 @@ def survey(
             columns.add(pair)
         if progress is not None and rows % 1000 == 0:
             progress(rows)
-    return columns.survey(config, rows, bad, dropped, reader.missing_column())
+    return columns.decided(config, rows, bad, dropped, reader.missing_column())
 
 
 class _Columns:
@@ -247,7 +247,7 @@ class _Columns:
         self._anchor_chars.append(len(pair.anchor))
         self._positive_chars.append(len(pair.positive))
 
-    def survey(
+    def decided(
         self, config: DataConfig, rows: int, bad: Tally, dropped: dict[str, Tally], missing_column: str
     ) -> Survey:
         anchors_N, positives_N = _array(self._anchor, np.uint64), _array(self._positive, np.uint64)

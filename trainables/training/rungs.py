@@ -8,7 +8,9 @@ rung's weights alone. Scores stay for every rung.
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -94,9 +96,22 @@ def keep_best(folder: Path, metric: str) -> None:
             drop_weights(Path(rung.folder))
 
 
+def best_rung(scores: Mapping[int, float]) -> tuple[int, float]:
+    """Of a trial's dev scores by rung: the rung with the best, the earliest of equals, and that score.
+
+    (0, -inf) before the first.
+    """
+    best, value = 0, -math.inf
+    for rung, score in sorted(scores.items()):
+        if score > value:
+            best, value = rung, score
+    return best, value
+
+
 def best_of(done: list[Rung], metric: str) -> Rung:
-    """The rung with the best score, the earliest of equals."""
-    return max(done, key=lambda rung: (rung.metrics[metric], -rung.rung))
+    """The rung of a trial whose weights are kept, which `best_rung` decides."""
+    best, _ = best_rung({rung.rung: rung.metrics[metric] for rung in done})
+    return next(rung for rung in done if rung.rung == best)
 
 
 def drop_resume_state(folder: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_experiments_of_the_source_documents_are_there() -> None:
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_loads_and_plans(path: Path) -> None:
     spec = load_spec(path)
-    space = spec.parsed_space()
+    space = spec.parsed_space
     rows = plan_rows(space.configs(), 1000, "cpu" if spec.resources.gpus == 0 else "cuda", 24 * 2**30)
     assert rows
     assert all(row.total and row.trainable is not None and row.total > row.trainable >= 0 for row in rows)
@@ -54,7 +54,7 @@ def test_the_bercy_preset_starts_with_the_grid_of_eight(capsys: pytest.CaptureFi
 
 def test_the_bercy_prompts_are_those_of_the_notebook() -> None:
     spec = load_spec(next(path for path in PRESETS if path.stem == "bercy_e5"))
-    config = spec.parsed_space().at(spec.start[0])
+    config = spec.parsed_space.at(spec.start[0])
     from trainables.bases.families import resolve_base
 
     base = resolve_base(config)
@@ -83,7 +83,7 @@ def test_four_bases_are_e5_solon_bge_m3_and_camemberta_each_with_its_own_lr_and_
     from trainables.bases.families import find_family
 
     spec = load_spec(next(path for path in PRESETS if path.stem == "four_bases"))
-    space = spec.parsed_space()
+    space = spec.parsed_space
     assert {base: getattr(find_family(base), "name", None) for base in spec.space["base"]} == FOUR
     assert [start["base"] for start in spec.start] == list(FOUR)  # each is tried
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -99,7 +99,7 @@ def test_four_bases_are_e5_solon_bge_m3_and_camemberta_each_with_its_own_lr_and_
 def test_a_smoke_search_of_four_bases_tries_a_stand_in_of_each(tmp_path: Path) -> None:
     spec = load_spec(next(path for path in PRESETS if path.stem == "four_bases"))
     small = smoke_spec(spec, tmp_path)
-    space = small.parsed_space()
+    space = small.parsed_space
     tried = [space.at(start) for start in small.start][: small.budget.trials]
     names = {base: base.rsplit("/", 1)[1] for base in FOUR}
     assert [Path(config.base).name for config in tried[:4]] == list(names.values())

@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from evaluation.errors import InputError
+from search.spec.dimensions import IMPLIED
 from search.spec.space import Space
 
 BASIC: dict[str, Any] = {
@@ -50,6 +51,20 @@ def test_a_fixed_number_of_negatives_is_every_strategys_and_a_searched_one_mined
     assert {(c.batches, c.hard_negatives) for c in sample(space)} == {("in_batch", 4), ("mined", 4)}
     space = Space.parse({"base": "b", "batches": ["in_batch", "mined"], "hard_negatives": [2, 4]}, seed=0)
     assert {(c.batches, c.hard_negatives) for c in sample(space)} == {("in_batch", 1), ("mined", 2), ("mined", 4)}
+
+
+def test_what_a_field_needs_is_what_running_studies_were_begun_with() -> None:
+    """A study's parameters are named by the conditions beside these: with another table a journal would not go on."""
+    adapter, trained = {"method": ("lora",)}, {"method": ("lora", "full")}
+    assert {
+        **dict.fromkeys(("targets", "r", "alpha", "alpha_ratio", "dropout", "rslora", "dora"), adapter),
+        **dict.fromkeys(("last_n", "lr", "epochs", "batch_size", "batches", "loss", "temperature"), trained),
+        **dict.fromkeys(("warmup", "schedule", "weight_decay", "max_grad_norm", "matryoshka"), trained),
+        "mixed_share": {"batches": ("mixed",)},
+        "refresh": {"batches": ("clustered", "mixed")},
+        "hard_negatives": {"batches": ("mined",)},
+        "margin": {"batches": ("mined",)},
+    } == IMPLIED
 
 
 def test_branches_by_condition_are_parameters_of_their_own() -> None:

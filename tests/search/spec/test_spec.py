@@ -61,7 +61,7 @@ def test_a_search_continues_from_the_earlier_runs_best_or_from_a_base_not_both(t
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_loads(preset: Path) -> None:
-    assert load_spec(preset).parsed_space().dimensions
+    assert load_spec(preset).parsed_space.dimensions
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_starting_points_come_from_an_earlier_runs_best(tmp_path: Path) -> None:
 
 def test_one_base_of_several_may_run_its_own_code(tmp_path: Path) -> None:
     trusted = "[a, b]\n  trust_remote_code: [{when: {base: a}, values: [true]}, {values: [false]}]"
-    space = load_spec(write(tmp_path, GOOD.replace("some/base", trusted))).parsed_space()
+    space = load_spec(write(tmp_path, GOOD.replace("some/base", trusted))).parsed_space
     assert {config.base: config.trust_remote_code for config in space.configs()} == {"a": True, "b": False}
 
 
@@ -163,4 +163,16 @@ def test_a_smoke_run_leaves_out_constraints_that_its_cuts_make_impossible(tmp_pa
         spec = load_spec(write(tmp_path, known + f"constraints: ['{constraint}']\n"))
         small = smoke_spec(spec, tmp_path / "stand-ins")
         assert small.constraints == kept
-        assert next(small.parsed_space().configs(), None) is not None
+        assert next(small.parsed_space.configs(), None) is not None
+
+
+def test_a_space_is_read_once_and_again_only_where_it_becomes_another(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, GOOD))
+    longer = spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": 99})})
+    assert longer.parsed_space is spec.parsed_space
+    narrow = spec.model_copy(update={"space": {"base": "some/base", "r": [4, 8, 16]}})
+    assert [dimension.name for dimension in narrow.parsed_space.searched] == ["r"]
+    assert spec.model_copy(update={"seed": 7}).parsed_space.seed == 7
+    assert spec.model_copy(update={"constraints": ["r <= 8"]}).parsed_space.constraints
+    with pytest.raises(InputError, match=r"space\.base: missing"):
+        spec.model_copy(update={"space": {"r": [8]}})

@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from evaluation.retrieval import Scores
-from search.study.study import Study
+from search.study.study import Study, Verdict
 from tests.search.study.test_study import make_spec
 
 CONCEPTS = tuple(f"c{i // 2}" for i in range(80))  # two queries each
 
 
 def report(study: Study, run: Path, number: int, rung: int, values: NDArray[np.float64]) -> bool:
-    """A rung as a trial reports it: scores on disk first, then the record."""
+    """Report a rung as a trial does, scores on disk first, then the record; whether the trial is stopped."""
     folder = run / "tune" / f"trial_{number:04d}" / f"checkpoint-{rung}"
     folder.mkdir(parents=True)
     ids = tuple(f"q{i}" for i in range(len(values)))
     Scores(ids, CONCEPTS[: len(values)], {"ndcg@10": values}).save(folder / "scores.npz")
     record = {"metrics": {"ndcg@10": float(values.mean())}, "folder": f"/elsewhere/{folder.relative_to(run)}"}
-    return study.report(number, rung, record)
+    return study.report(number, rung, record) is Verdict.STOP
 
 
 def proposed(study: Study) -> int:
@@ -98,7 +98,7 @@ def run_curves(study: Study, curves: list[list[float]]) -> list[int]:
     for curve in curves:
         number = proposed(study)
         for rung, value in enumerate(curve, start=1):
-            if study.report(number, rung, {"metrics": {"ndcg@10": value}, "folder": "none"}):
+            if study.report(number, rung, {"metrics": {"ndcg@10": value}, "folder": "none"}) is Verdict.STOP:
                 break
         study.complete(number)
         reached.append(rung)

@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 
 from evaluation.errors import InputError
 from search.results.leaderboard import leaderboard
-from search.spec.load import SearchSpec
-from search.study.budget import best_rung
-from search.study.study import Study
+from search.spec.sections import SearchSpec
+from search.study.study import Study, Verdict
 from trainables.config import TrialConfig
+from trainables.training.rungs import best_rung
 
 
 def make_spec(**changes: Any) -> SearchSpec:
@@ -58,7 +58,7 @@ def run_all(study: Study, stop_after: int | None = None) -> None:
             if stop_after is not None and told == stop_after:
                 return
             told += 1
-            if study.report(proposal.number, rung, record(proposal.config, rung)):
+            if study.report(proposal.number, rung, record(proposal.config, rung)) is Verdict.STOP:
                 break
         study.complete(proposal.number)
 
@@ -190,9 +190,9 @@ def test_the_best_rung_is_kept_not_the_last(tmp_path: Path) -> None:
     proposal = study.next_trial()
     assert proposal is not None
     for rung, value in enumerate([0.3, 0.7, 0.7, 0.5], start=1):
-        assert not study.report(proposal.number, rung, {"metrics": {"ndcg@10": value}})
+        assert study.report(proposal.number, rung, {"metrics": {"ndcg@10": value}}) is Verdict.GO_ON
     study.complete(proposal.number)
-    assert best_rung(study.trial(proposal.number)) == (2, 0.7)
+    assert best_rung(study.trial(proposal.number).intermediate_values) == (2, 0.7)
     assert study.trial(proposal.number).value == 0.7
 
 

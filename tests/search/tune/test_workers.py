@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.run import cause
-from search.spec.load import ResourcesSpec
+from search.spec.sections import ResourcesSpec
 from search.tune.capacity import capacity
 from search.tune.process import NodeError, Setting
 from search.tune.tuner import connect

@@ -14,7 +14,7 @@ from search.cli import cli
 from search.results.benchmark import Benchmark, Part, Winner
 from search.screen.summary import gain
 from tests.trainables.data.test_check import finding
-from trainables.check.check import check
+from trainables.check.check import check_source
 from trainables.data.config import DataConfig
 from trainables.data.prepared import TrialData, load_task
 from trainables.data.report import DataReport
@@ -44,7 +44,7 @@ ALL_THREE: dict[str, list[tuple[int, int]]] = {
 
 
 def reported(source: Any, folder: Path, **options: Any) -> DataReport:
-    return check(DataConfig.model_validate({"source": source, **options}), folder, 42)[1]
+    return check_source(DataConfig.model_validate({"source": source, **options}), folder, 42)[1]
 
 
 def test_questions_on_the_same_answers_in_every_part_are_taken_as_they_are(tmp_path: Path) -> None:

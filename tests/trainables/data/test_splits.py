@@ -17,14 +17,14 @@ from trainables.data.config import DataConfig, Split
 from trainables.data.prepared import load_task
 from trainables.data.rows import PARTS
 from trainables.data.splits import DEV, LEFT_OUT, TEST, TRAIN, UNDECIDED, assign, components, draw, leave_out_shared
-from trainables.data.survey import DUPLICATE, Survey, survey
+from trainables.data.survey import DUPLICATE, Survey, survey_source
 from trainables.prepare import prepare
 
 
 def surveyed(rows: list[dict[str, Any]], folder: Path, seed: int = 0, **options: Any) -> Survey:
     path = folder / "pairs.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    return survey(DataConfig.model_validate({"source": "pairs.jsonl", **options}), folder, seed)
+    return survey_source(DataConfig.model_validate({"source": "pairs.jsonl", **options}), folder, seed)
 
 
 def parts_of(rows: list[dict[str, Any]], found: Survey) -> dict[str, set[int]]:

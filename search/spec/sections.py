@@ -1,0 +1,197 @@
+"""The sections of a spec: what each key is, takes and means.
+
+`load.py` reads them from a file and checks that they fit each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from search.paths import RunFolder
+from search.spec.space import Space
+from trainables.data.config import DataConfig
+
+METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
+READ_AS_SPACE = frozenset({"space", "seed", "constraints"})  # fields of a spec
+
+
+class Section(BaseModel):
+    """A part of the spec: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SamplerSpec(Section):
+    """Who proposes configurations."""
+
+    name: Literal["tpe", "gp", "random", "grid"] = Field(
+        "tpe",
+        description="tpe: from what scored well so far; gp: a Gaussian process, for spaces without conditions; "
+        "random: at random; grid: each combination of lists once",
+    )
+    startup: int = Field(
+        8, ge=0, description="tpe, gp: trials drawn at random, starting points included, before it models"
+    )
+
+
+class PrunerSpec(Section):
+    """Who stops bad trials. Steps are rungs: equal shares of a trial's training.
+
+    A trial can be stopped at any rung but its last. halving and hyperband decide at rungs 1, 2, 4, 8 and so on alone
+    (with reduction 3: 1, 3, 9), each time after so many times the training; the others decide at each.
+    """
+
+    name: Literal["halving", "hyperband", "median", "percentile", "wilcoxon", "patient", "none"] = Field(
+        "halving", description="what the next keys belong to; none: each trial goes to its end"
+    )
+    reduction: int = Field(2, ge=2, description="halving, hyperband: one in so many goes on at a rung that decides")
+    percentile: float = Field(50.0, gt=0, lt=100, description="percentile: share of the trials at a rung that go on")
+    startup: int = Field(3, ge=0, description="median, percentile: finished trials before anything is stopped")
+    p_value: float = Field(
+        0.05, gt=0, lt=1, description="wilcoxon: chance of stopping a trial that is as good as the best at its rung"
+    )
+    patience: int = Field(1, ge=0, description="patient: rungs without improvement that are forgiven")
+
+
+class BudgetSpec(Section):
+    """When the search ends: whichever comes first."""
+
+    trials: int = Field(20, ge=1, description="trials that are run, pruned and failed ones included")
+    hours: float | None = Field(
+        None, gt=0, description="wall time after which no trial starts; those that run go to their end"
+    )
+    device_hours: float | None = Field(
+        None, gt=0, description="training and dev evaluation, times the GPUs of a trial (without any: its CPU cores)"
+    )
+    target: float | None = Field(None, gt=0, le=1, description="dev score that is good enough")
+    patience: int | None = Field(None, ge=1, description="finished trials in a row without a better score")
+
+
+class ResourcesSpec(Section):
+    """What one trial takes, and how many run at once."""
+
+    cpus: int = Field(1, ge=1, description="CPU cores of a trial's process, and its torch threads")
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a trial's process; a fraction lets several trials share one; none: one where there is one",
+    )
+    workers: int = Field(
+        1, ge=1, description="processes that train one trial together, each on its own GPU; they share out its batches"
+    )
+    memory_gb: float | None = Field(
+        None, gt=0, description="GiB of its device that a trial may take; null: its share of the GPU, no limit on CPUs"
+    )
+    concurrent: int = Field(0, ge=0, description="trials at once; 0: as many as fit the cluster")
+    retries: int = Field(2, ge=0, description="restarts of a trial whose worker died, from its last rung")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_fraction(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1:
+            raise ValueError("a process takes one GPU or a fraction of one; expected at most 1, and workers for more")
+        return gpus
+
+    @property
+    def device(self) -> str | None:
+        """Where its work runs; null: the first GPU. Ray hides no GPU from work that asks for none."""
+        return None if self.gpus else "cpu"
+
+    @model_validator(mode="after")
+    def _own_gpu_each(self) -> ResourcesSpec:
+        if self.workers > 1 and self.gpus not in (None, 0, 1):
+            raise ValueError(f"gpus: {self.gpus:g} with {self.workers} workers; expected 1, each on a GPU of its own")
+        return self
+
+
+class StartFromSpec(Section):
+    """An earlier run whose best configurations are tried first."""
+
+    run: str = Field(description="its folder")
+    top: int = Field(3, ge=1, description="how many of its trials")
+
+
+class SearchSpec(Section):
+    """One search, complete."""
+
+    name: str = Field("", description="of the run's folder; empty: the file's name")
+    seed: int = Field(42, ge=0, description="of everything that is drawn: splits, proposals, batches, dropout")
+    data: DataConfig
+    space: dict[str, Any] = Field(description="what a trial's configuration may be, field by field")
+    constraints: list[str] = Field(
+        default_factory=list, description="between fields that hold numbers, such as r * batch_size <= 1024"
+    )
+    start: list[dict[str, Any]] = Field(default_factory=list, description="configurations that are tried first")
+    continue_from: str | None = Field(
+        None, description="folder of an ended run: its best model is the base, its rows come before the new ones"
+    )
+    start_from: StartFromSpec | None = Field(None, description="an earlier run; its best join `start`")
+    metric: str = Field("ndcg@10", description="dev metric that is maximised")
+    minimize: Literal["trainable", "eval_s"] | None = Field(
+        None,
+        description="a second objective: trained parameters, or seconds of a dev evaluation; needs pruner none",
+    )
+    sampler: SamplerSpec = Field(default_factory=SamplerSpec)
+    pruner: PrunerSpec = Field(default_factory=PrunerSpec)
+    budget: BudgetSpec = Field(default_factory=BudgetSpec)
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _record: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _start_from: StartFromSpec | None = PrivateAttr(default=None)
+    _parsed_space: Space = PrivateAttr()
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_exists(cls, metric: str) -> str:
+        if not METRIC.fullmatch(metric):
+            raise ValueError(
+                "no such metric; expected recall, precision, success, mrr, ndcg or map with @k, as in ndcg@10"
+            )
+        return metric
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths of the spec start from."""
+        return self._folder
+
+    @property
+    def earlier_data(self) -> Path | None:
+        """Data folder of the run that this one continues."""
+        return None if self.continue_from is None else RunFolder(self.folder / self.continue_from).data
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the run whose spec.json this is recorded: versions, hash of the data, commits. Empty for a YAML file."""
+        return self._record
+
+    @property
+    def started_from(self) -> StartFromSpec | None:
+        """The earlier run whose best configurations are written out in `start`."""
+        return self._start_from
+
+    @property
+    def parsed_space(self) -> Space:
+        """What `space` and `constraints` say, read when the spec was."""
+        return self._parsed_space
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values; of its space, where that is another.
+
+        Raises:
+            InputError: the other space is wrong or impossible.
+        """
+        other = super().model_copy(update=update, deep=deep)
+        if update and not READ_AS_SPACE.isdisjoint(update):
+            other._parsed_space = Space.parse(other.space, other.seed, other.constraints)
+        return other
+
+    @model_validator(mode="after")
+    def _read_space(self) -> Self:
+        self._parsed_space = Space.parse(self.space, self.seed, self.constraints)
+        return self

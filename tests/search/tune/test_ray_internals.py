@@ -1,0 +1,74 @@
+"""What is relied on of Ray beyond its public interface, asked of a real one."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import ray
+from ray.air.execution import FixedResourceManager, ResourceRequest
+from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActorTask
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+from search.tune.ray_internals import MEMORY_KILL, ask_head, dashboard_address, take_memory_kills_for_deaths
+from search.tune.tuner import connect
+
+ROOT = Path(__file__).parents[3]
+PRIVATE = re.compile(r"\bray(\.\w+)*\._\w+")  # such as ray._private or ray.air.execution._internal
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    connect(None)
+    yield
+    ray.shutdown()
+
+
+def test_one_file_alone_names_what_is_private_to_ray() -> None:
+    files = [path for package in ("search", "trainables", "evaluation") for path in (ROOT / package).rglob("*.py")]
+    found = {path.name for path in files if PRIVATE.search(path.read_text(encoding="utf-8"))}
+    assert found == {"ray_internals.py"}
+
+
+def test_a_head_answers_whom_it_lets_in(cluster: None) -> None:
+    ask_head(ray.get_runtime_context().gcs_address, timeout=30)
+
+
+def test_a_question_that_nobody_answers_ends_in_time() -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        ask_head("127.0.0.1:9", timeout=0.5)
+    assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_the_dashboard_is_where_it_is_said_to_be(cluster: None) -> None:
+    with urllib.request.urlopen(f"http://{dashboard_address()}", timeout=60) as answer:
+        assert b"<html" in answer.read()
+
+
+class Worker:
+    """What a manager keeps alive."""
+
+
+def test_a_worker_that_the_memory_guard_killed_is_one_that_died(cluster: None) -> None:
+    take_memory_kills_for_deaths()
+    taken = RayActorManager._actor_task_failed
+    take_memory_kills_for_deaths()
+    assert RayActorManager._actor_task_failed is taken
+    manager = RayActorManager(resource_manager=FixedResourceManager({"CPU": 1}))
+    deaths: list[Exception] = []
+    actor = manager.add_actor(
+        Worker, {}, ResourceRequest([{"CPU": 1}]), on_error=lambda actor, error: deaths.append(error)
+    )
+    while not manager.is_actor_started(actor):
+        manager.next(timeout=60)
+    manager._actor_task_failed(TrackedActorTask(actor), OutOfMemoryError("the node is full"))
+    assert len(deaths) == 1
+    assert isinstance(deaths[0], RayActorError)
+    assert f"{MEMORY_KILL}: the node is full" in str(deaths[0])
+    assert not manager.is_actor_started(actor)
+    with pytest.raises(RuntimeError, match="unexpected exception"):  # why it is needed: any other error ends Tune
+        manager._actor_task_failed(TrackedActorTask(actor), MemoryError("not from the guard"))
