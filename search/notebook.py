@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 STATES = ("COMPLETE", "PRUNED", "RUNNING", "FAIL")
+NESTED = ("config", "metrics", "checkpoint")  # fields of a row that are no columns
 
 
 class SearchFailedError(RuntimeError):
@@ -41,13 +42,15 @@ class OpenRun:
         """One row a trial, best first, indexed by its number.
 
         Columns: rank (0: not ranked), state (category), score and error (dev metric of the best rung and its standard
-        error, NaN before the first), tied, rung, best_rung, rungs, trainable, pairs, planned_pairs, seconds, failure;
-        then the fields of its configuration, and the dev metrics of its best rung.
+        error, NaN before the first), tied, rung, best_rung, rungs, trainable, pairs, planned_pairs, seconds, failure,
+        and the others that search/results/leaderboard.py tells of; then the fields of its configuration, and the dev
+        metrics of its best rung. Before the first trial there are no rows, and no columns of a configuration.
         """
         rows = self._gathered().rows
-        frame = pd.DataFrame([_flat(row) for row in rows]).set_index("trial")
+        columns = [field.name for field in fields(Row) if field.name not in NESTED]
+        frame = pd.DataFrame([_flat(row) for row in rows], columns=None if rows else columns).set_index("trial")
         frame["state"] = pd.Categorical(frame["state"], STATES)
-        return frame.astype({"score": float, "error": float, "trainable": "Int64"})
+        return frame.astype({"score": float, "error": float, "second": float, "trainable": "Int64"})
 
     def curves(self) -> pd.DataFrame:
         """One row for each dev evaluation: trial, rung, score, error (of the searched metric)."""
@@ -157,7 +160,7 @@ def run_search(
             was started.
         runs: folder of all runs.
         resume: go on with a search that was stopped.
-        smoke: the whole search on tiny stand-in models.
+        smoke: the whole search on tiny stand-in models; its folder is NAME-smoke.
         address: a running Ray cluster: "auto", or HOST:PORT of its head.
 
     Raises:
@@ -165,14 +168,16 @@ def run_search(
         SearchFailedError: the search was stopped, or no trial gave a model.
     """
     from search.run import search_to_the_end
+    from search.smoke import smoke_name
     from search.spec.load import load_spec, spec_from
 
-    checked = spec_from(spec) if isinstance(spec, Mapping) else load_spec(Path(spec))
-    if search_to_the_end(checked, Path(runs), resume=resume, smoke=smoke, address=address):
+    runs, resumed = Path(runs), Path(runs) if resume and not smoke else None
+    checked = spec_from(spec) if isinstance(spec, Mapping) else load_spec(Path(spec), resumed=resumed)
+    if search_to_the_end(checked, runs, resume=resume, smoke=smoke, address=address):
         raise SearchFailedError(f"{checked.name}: the search gave no model; what it printed says why")
-    return open_run(Path(runs) / checked.name)
+    return open_run(runs / (smoke_name(checked) if smoke else checked.name))
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    told = {k: v for k, v in asdict(row).items() if k not in ("config", "metrics", "checkpoint")}
+    told = {k: v for k, v in asdict(row).items() if k not in NESTED}
     return {**told, **row.config, **row.metrics}

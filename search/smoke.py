@@ -22,6 +22,11 @@ MAX_TRIALS = 6
 TEXTS = 2000  # that a stand-in's tokenizer is trained on
 
 
+def smoke_name(spec: SearchSpec) -> str:
+    """What the smoke search of a spec is called, and its folder."""
+    return f"{spec.name}-smoke"
+
+
 def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     """The spec with its bases replaced by stand-ins, made in `folder`, and everything that costs time cut down.
 
@@ -50,7 +55,7 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     first = [{"base": path} for path in paths.values()] if len(paths) > 1 else []
     smoke = spec.model_copy(
         update={
-            "name": f"{spec.name}-smoke",
+            "name": smoke_name(spec),
             "data": spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)}),
             "space": section,
             "constraints": spec.constraints if possible else [],  # the cuts above may leave nothing that meets them

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from search.spec.load import load_spec
 from trainables.data.config import DataConfig
 from trainables.data.prepared import TrialData
 from trainables.prepare import prepare
@@ -56,3 +57,10 @@ def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> 
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
     return path
+
+
+def new_run(folder: Path, spec: Path) -> Path:
+    """Prepare the data of a spec in the run's folder, which is returned."""
+    loaded = load_spec(spec)
+    prepare(loaded.data, loaded.folder, loaded.seed, folder / "data")
+    return folder

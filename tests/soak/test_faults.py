@@ -25,11 +25,8 @@ from search.tune.tuner import connect
 from tests.conftest import TinyBase
 from tests.kit.command import EMBTUNE
 from tests.kit.drive import drive
-from tests.kit.toy import write_spec
-from trainables.prepare import prepare
+from tests.kit.toy import new_run, write_spec
 from trainables.training.rungs import rungs_done
-
-pytestmark = pytest.mark.soak
 
 REPOSITORY = Path(__file__).parents[2]
 KILLS = 10
@@ -41,12 +38,6 @@ def address() -> Iterator[str]:
     connect(None)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
-
-
-def new_run(folder: Path, spec: Path) -> Path:
-    loaded = load_spec(spec)
-    prepare(loaded.data, loaded.folder, loaded.seed, folder / "data")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ from tests.kit.trained import trained
 from trainables.config import TrialConfig
 from trainables.export.manifest import MANIFEST, verify
 
-pytestmark = pytest.mark.soak
-
 # Where the exporting process kills itself: on entering the call of this name for the n-th time.
 POINTS = {
     "merged, nothing written": ("trainables.export.export", "save_model", 1),

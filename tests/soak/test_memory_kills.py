@@ -18,8 +18,8 @@ from ray._private.utils import get_used_memory
 from search.tune.tuner import connect
 from tests.conftest import TinyBase
 from tests.kit.drive import drive
-from tests.kit.toy import write_spec
-from tests.soak.test_faults import assert_journal_equals_tunes_view, new_run
+from tests.kit.toy import new_run, write_spec
+from tests.soak.test_faults import assert_journal_equals_tunes_view
 
 ROOM_GIB = 3  # until the guard ends a worker: more than the other tests take and free meanwhile
 AT_MOST_GIB = 12
@@ -57,7 +57,6 @@ class FillMemory(tune.Callback):
         self.killed.append(trial.config["number"])
 
 
-@pytest.mark.soak
 def test_the_guard_costs_a_trial_one_try_and_then_its_batch_in_pieces(
     guarded: None, tiny_base: TinyBase, tmp_path: Path
 ) -> None:

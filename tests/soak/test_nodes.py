@@ -14,8 +14,8 @@ from ray.cluster_utils import Cluster
 from search.tune.tuner import connect
 from tests.conftest import TinyBase
 from tests.kit.drive import drive
-from tests.kit.toy import write_spec
-from tests.soak.test_faults import assert_journal_equals_tunes_view, new_run
+from tests.kit.toy import new_run, write_spec
+from tests.soak.test_faults import assert_journal_equals_tunes_view
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
 from trainables.train import train
@@ -51,7 +51,6 @@ class KillNode(tune.Callback):
             self.cluster.add_node(num_cpus=1)
 
 
-@pytest.mark.soak
 def test_the_trial_of_a_dead_node_goes_on_elsewhere(cluster: Cluster, tiny_base: TinyBase, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 1}, space={"dropout": 0.1})
     run = new_run(tmp_path / "run", spec)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from evaluation.retrieval import Scores
 from search.study.study import Study, Verdict
-from tests.search.study.test_study import make_spec
+from tests.kit.toy_study import make_spec
 
 CONCEPTS = tuple(f"c{i // 2}" for i in range(80))  # two queries each
 
