@@ -35,6 +35,11 @@ class RunFolder:
         return self.path / "data"
 
     @property
+    def guard(self) -> Path:
+        """Questions that say what was forgotten, a BEIR folder."""
+        return self.data / "guard"
+
+    @property
     def journal(self) -> Path:
         """The Optuna study."""
         return self.path / "study.journal"
