@@ -45,6 +45,18 @@ def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str 
     make_dev_pool(run.data, [TrialConfig.model_validate(config) for config in configs], run.embeddings, device)
 
 
+def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> float:
+    """The lowest cosine between the searched bases, each read once in every way that trials read it, and plain float32.
+
+    Raises:
+        InputError: a base is not embedded as it should be.
+    """
+    from trainables.model.parity import check_base, parity_key
+
+    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, configs)}
+    return min(check_base(config, device=device) for config in found.values())
+
+
 def finish(run: RunFolder, name: str, metric: str, row: Mapping[str, Any], device: str | None) -> Benchmark:
     """The part of `promote` that needs torch: export to `best/`, score base and best on the test part, write the card.
 
