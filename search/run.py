@@ -198,10 +198,10 @@ def _promoted(
     if run.benchmark.exists():
         return Benchmark.read(run.benchmark)
     try:
-        with console.status(f"Merging trial {winner.trial}, checking and benchmarking it on the test part"):
+        with console.status("Comparing what can be merged, then checking and benchmarking it on the test part"):
             benchmark = promote(run, spec, winner)
     except RayError as error:
-        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(cause(error))}")
+        console.print(f"[red]No model could be exported:[/] {escape(cause(error))}")
         return None
     benchmark = replace(benchmark, seconds={**seconds, **benchmark.seconds})
     benchmark.write(run.benchmark)
