@@ -64,12 +64,72 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
 @click.argument("run", type=FOLDER)
 @click.argument("dest", type=FOLDER)
 @click.option("--trial", type=int, help="a trial's number; without it the run's best model")
-def export(run: Path, dest: Path, trial: int | None) -> None:
+@click.option("--candidate", help="a candidate's name, as the end of the search and the report tell it")
+@click.option("--format", "form", type=click.Choice(["safetensors", "onnx", "openvino"]), default="safetensors")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32", show_default=True)
+@click.option("--adapter-only", is_flag=True, help="PEFT's files of a single LoRA trial instead of a model")
+@click.option("--force", is_flag=True, help="replace DEST")
+@click.option("--push-to-hub", "repo", metavar="REPO", help="upload DEST there too; the token is read from HF_TOKEN")
+def export(
+    run: Path,
+    dest: Path,
+    trial: int | None,
+    candidate: str | None,
+    form: Literal["safetensors", "onnx", "openvino"],
+    precision: Literal["fp32", "bf16", "fp16", "int8"],
+    adapter_only: bool,
+    force: bool,
+    repo: str | None,
+) -> None:
     """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
     from search.results.export import export_from_run
+    from trainables.export.export import Form
 
-    export_from_run(run, dest, trial)
-    click.echo(f"{dest}: SentenceTransformer({str(dest)!r}) loads it")
+    if trial is not None and candidate is not None:
+        raise click.UsageError("--trial and --candidate: expected one of the two")
+    wanted = Form(form, precision, adapter_only)
+    export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    backend = "" if form == "safetensors" else f", backend={form!r}"
+    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
+    click.echo(f"{dest}: SentenceTransformer{how} loads it")
+    if repo is not None:
+        from trainables.export.upload import push_to_hub
+
+        click.echo(push_to_hub(dest, repo))
+
+
+@cli.command()
+@click.argument("models", type=FOLDER, nargs=-1, required=True)
+@click.argument("dest", type=FOLDER)
+@click.option("--weights", help="of each model, as in 2,1; scaled to sum to one; without them equal ones")
+@click.option("--force", is_flag=True, help="replace DEST")
+def merge(models: tuple[Path, ...], dest: Path, weights: str | None, force: bool) -> None:
+    """Average models of one base, each a run or a model's folder, and write the mean to DEST."""
+    from search.results.merge import merge_by_hand
+
+    found = merge_by_hand(models, weights, dest, force)
+    click.echo(f"{dest}: SentenceTransformer({str(dest)!r}) loads it (lowest cosine to the mean {found.cosine:.6f})")
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+@click.option("--yes", is_flag=True, help="do not ask")
+def clean(run: Path, yes: bool) -> None:
+    """Free what an ended run no longer needs: its cache, and the weights of trials that are in no candidate."""
+    from search.report.page import size_text
+    from search.results.clean import removable, remove
+
+    found = removable(run)
+    if not found:
+        click.echo(f"{run}: nothing to free")
+        return
+    size = size_text(sum(found.values()))
+    if not yes:
+        click.confirm(
+            f"{run}: free {size} in {len(found)} files (cache, weights that are in no candidate)?", abort=True
+        )
+    remove(run, found)
+    click.echo(f"{run}: {size} freed")
 
 
 @cli.command()

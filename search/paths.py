@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +36,11 @@ class RunFolder:
     def data(self) -> Path:
         """Folder of the parts and the data report."""
         return self.path / "data"
+
+    @property
+    def guard(self) -> Path:
+        """Questions that say what was forgotten, a BEIR folder."""
+        return self.data / "guard"
 
     @property
     def journal(self) -> Path:
@@ -88,3 +95,14 @@ class RunFolder:
     @property
     def plots(self) -> Path:
         return self.path / "plots"
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each folder in it, the largest first; its own files are under "". Files may go meanwhile."""
+        sizes: dict[str, int] = {}
+        for folder, _, names in os.walk(self.path):
+            inner = Path(folder).relative_to(self.path).parts
+            name = inner[0] if inner else ""
+            for file in names:
+                with suppress(FileNotFoundError):
+                    sizes[name] = sizes.get(name, 0) + os.lstat(os.path.join(folder, file)).st_size  # noqa: PTH118
+        return dict(sorted(sizes.items(), key=lambda item: -item[1]))

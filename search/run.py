@@ -15,18 +15,19 @@ from ray.exceptions import RayError
 from rich.console import Console
 from rich.markup import escape
 
-from evaluation.errors import first_line
+from evaluation.errors import InputError, first_line
 from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
-from search.results.promote import make_pool, promote
+from search.results.promote import check_bases, make_pool, promote
 from search.results.table import as_table
 from search.screen.console import make_console
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
 from search.smoke import smoke_spec
 from search.spec.sections import SearchSpec
+from search.spec.space import READ
 from search.staging import Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
@@ -73,6 +74,9 @@ def search_to_the_end(
             spec = staging.decide(with_gpus(staging.resources, nodes))
             concurrent = concurrency(spec, autoscaled=address is not None)
             require_shared_storage(runs)
+            if not staging.going_on:
+                with _timed(seconds, "bases"):
+                    _check_bases(spec, console)
             staging.settle(console)
             settled = True
             return _search(Study(run, spec, concurrent), folder, concurrent, seconds, console, smoke)
@@ -150,6 +154,24 @@ def _say_verdict(benchmark: Benchmark, spec: SearchSpec, choice: Choice, console
     print_benchmark(benchmark, console, verdict)
 
 
+def _check_bases(spec: SearchSpec, console: Console) -> None:
+    """Have each base read as the search reads it and as its authors meant it, before anything is trained or written.
+
+    Raises:
+        InputError: what differs.
+    """
+    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(check_bases)
+    configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs(READ)]
+    try:
+        with console.status("Holding the bases as the search loads them against plain float32"):
+            lowest = ray.get(task.remote(configs, spec.resources.device))
+    except RayError as error:
+        if isinstance(wrong := getattr(error, "cause", None), InputError):
+            raise InputError(str(wrong)) from None
+        raise
+    console.print(f"bases: embedded as plain float32 embeds them (lowest cosine {lowest:.4f})", highlight=False)
+
+
 def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
     if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
@@ -177,10 +199,10 @@ def _promoted(
     if run.benchmark.exists():
         return Benchmark.read(run.benchmark)
     try:
-        with console.status(f"Merging trial {winner.trial}, checking and benchmarking it on the test part"):
+        with console.status("Comparing what can be merged, then checking and benchmarking it on the test part"):
             benchmark = promote(run, spec, winner)
     except RayError as error:
-        console.print(f"[red]Trial {winner.trial} could not be exported:[/] {escape(cause(error))}")
+        console.print(f"[red]No model could be exported:[/] {escape(cause(error))}")
         return None
     benchmark = replace(benchmark, seconds={**seconds, **benchmark.seconds})
     benchmark.write(run.benchmark)

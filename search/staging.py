@@ -15,9 +15,10 @@ from rich.markup import escape
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
+from search.results.guard import write_guard
 from search.results.leaderboard import read_leaderboard
 from search.spec.record import read_record, write_spec
-from search.spec.sections import ResourcesSpec, SearchSpec
+from search.spec.sections import GuardSpec, ResourcesSpec, SearchSpec
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
 from trainables.data.config import DataConfig
@@ -83,8 +84,8 @@ class Staging:
         On a resume the run's parts stay as they are: the data, the spec and the bases are compared with the run's.
 
         Raises:
-            InputError: a base cannot be had or has no safetensors; the data cannot be used; or, on a resume, the data
-                or the spec is not the run's.
+            InputError: a base cannot be had or has no safetensors; the data cannot be used; the guard shares texts with
+                training; or, on a resume, the data or the spec is not the run's.
         """
         stored = read_record(self._run) if self.going_on else None
         if stored is not None:
@@ -113,6 +114,8 @@ class Staging:
             if self.resources.gpus is None:  # what was decided then holds: other number formats give other scores
                 gpus = stored["resources"]["gpus"]
                 self._spec = _with_resources(self._spec, self.resources.model_copy(update={"gpus": gpus}))
+            if not RunFolder(self._run).guard.exists():  # begun by a version that had none
+                write_guard(self._spec.guard, self._spec.folder, RunFolder(self._run))
         else:
             with console.status("Reading and splitting the data"):
                 report = prepare(
@@ -123,6 +126,7 @@ class Staging:
                     earlier=self._spec.earlier_data,
                     tokens=token_counts(next(iter(configs.values()))),
                 )
+            write_guard(self._spec.guard, self._spec.folder, RunFolder(self._folder))
         self._recorded = report.content_hash, commits
         write_spec(self._spec, self._folder, *self._recorded)
         for line in _unlike(self._spec.record, read_record(self._folder)["record"]):
@@ -204,6 +208,7 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
     now = spec.model_dump(mode="json")
     # Keys that the version which began the search did not know stand at their defaults.
     stored = stored | {"data": DataConfig.model_validate(stored["data"]).model_dump(mode="json")}
+    stored["guard"] = stored.get("guard") or GuardSpec().model_dump(mode="json")
     resources = stored["resources"]
     before, after = resources.get("workers", 1), spec.resources.workers
     if before != after:  # a trial that goes on would have its rungs at other shares of its training

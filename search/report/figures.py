@@ -24,6 +24,7 @@ def figures(data: RunData) -> dict[str, go.Figure]:
     """Name -> figure; those that the run has nothing to show for are left out."""
     found = {
         "benchmark": benchmark(data),
+        "strengths": strengths(data),
         "curves": curves(data),
         "importance": importance(data),
         "parallel": parallel(data),
@@ -66,6 +67,35 @@ def benchmark(data: RunData) -> go.Figure | None:
     figure.add_vline(x=0, line={"color": GREY, "dash": "dot"})
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     return _finished(figure, 90 + 26 * len(labels), x="best minus base, 95 % interval", legend=False)
+
+
+def strengths(data: RunData) -> go.Figure | None:
+    """Dev score over the loss on the guard, of each strength between the base and the winner."""
+    found = data.benchmark.candidates if data.benchmark else ()
+    curve = next((c for c in found if c.strength != 1), None)
+    if data.benchmark is None or data.benchmark.guard is None or curve is None:
+        return None
+    line = sorted((c for c in found if c.members == curve.members), key=lambda c: c.strength)
+    picked = data.benchmark.best.candidate
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[c.lost for c in line],
+        y=[c.dev for c in line],
+        mode="lines+markers+text",
+        text=[f"{c.strength:g}" for c in line],
+        textposition="top center",
+        line={"color": GREY, "width": 1.5},
+        marker={
+            "size": [13 if c.name == picked else 9 for c in line],
+            "color": [ORANGE if c.name == picked else BLUE for c in line],
+        },
+        hovertext=[plain(c.name) for c in line],
+        hovertemplate="%{hovertext}: dev %{y:.4f}, loss on the guard %{x:+.4f}<extra></extra>",
+    )
+    limit = {"color": RED, "dash": "dot"}
+    figure.add_vline(x=data.benchmark.guard.tolerance, line=limit, annotation={"text": "guard.tolerance"})
+    x = f"{data.metric} lost on the guard, base minus model"
+    return _finished(figure, 320, x=x, y=f"dev {data.metric}", legend=False)
 
 
 def curves(data: RunData) -> go.Figure:

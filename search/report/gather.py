@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ class RunData:
         data: what the data check found.
         hours: wall time of the search.
         smoke: whether the models are stand-ins, so that no score means anything.
+        disk: folder of the run -> bytes; its files are under "".
     """
 
     name: str
@@ -107,6 +108,7 @@ class RunData:
     data: DataReport
     hours: float
     smoke: bool
+    disk: dict[str, int] = field(default_factory=dict)
 
     @property
     def row(self) -> Row | None:
@@ -163,6 +165,7 @@ def gather(run: Path) -> RunData:
         data=data,
         hours=float(study.user_attrs.get("elapsed_s", 0.0)) / 3600,
         smoke=any(STAND_INS in Path(str(row.config.get("base", ""))).parts for row in rows),
+        disk=folder.sizes(),
     )
 
 

@@ -14,10 +14,10 @@ from markupsafe import Markup
 from evaluation.compare import holm
 from search.report.figures import figures
 from search.report.gather import RunData
-from search.results.benchmark import UNSEEN
+from search.results.benchmark import UNSEEN, Benchmark
 from search.results.leaderboard import Row
 from search.results.table import shown
-from search.screen.summary import forgetting, gain, savings
+from search.screen.summary import forgetting, gain, guarded, interval, lost, savings
 from trainables.check.view import corpus_text
 
 HERE = Path(__file__).parent
@@ -36,6 +36,8 @@ def render(data: RunData) -> str:
         answer=verdict(data),
         tests=tests(data),
         unseen=UNSEEN[data.benchmark.unseen] if data.benchmark else "",
+        candidates=candidates(data.benchmark),
+        guarded=guarded(data.benchmark) if data.benchmark else "",
         forgotten=forgetting(data.benchmark) if data.benchmark else "",
         corpus="" if data.data.corpus is None else corpus_text(data.data.corpus),
         cost=cost(data),
@@ -79,6 +81,22 @@ def tests(data: RunData) -> list[dict[str, Any]]:
     return found
 
 
+def candidates(benchmark: Benchmark | None) -> list[dict[str, Any]]:
+    """What could have been exported, a row each; empty in runs of earlier versions."""
+    return [
+        {
+            "name": c.name,
+            "picked": benchmark is not None and c.name == benchmark.best.candidate,
+            "trials": ", ".join(str(share.trial) for share in c.members),
+            "dev": c.dev,
+            "gain": interval(c.dev_gain),
+            "guard": c.guard,
+            "loss": interval(lost(c.loss)),
+        }
+        for c in (benchmark.candidates if benchmark else ())
+    ]
+
+
 def cost(data: RunData) -> list[tuple[str, str]]:
     """What the search took, and what the pruner saved of it."""
     spent = sum(row.seconds for row in data.rows)
@@ -98,9 +116,24 @@ def cost(data: RunData) -> list[tuple[str, str]]:
     ]
     if data.hours:
         found.append(("wall time", f"{duration(data.hours * 3600)} of search"))
+    if data.disk:
+        parts = ", ".join(f"{name}/ {size_text(size)}" for name, size in data.disk.items() if name)
+        found.append(
+            ("disk", f"{size_text(sum(data.disk.values()))}: {parts}; `embtune clean` frees what is not needed")
+        )
     phases = data.benchmark.seconds if data.benchmark else {}
     found += [(f"{phase}, wall time", duration(seconds)) for phase, seconds in phases.items()]
     return found
+
+
+def size_text(size: int) -> str:
+    """
+    >>> size_text(999), size_text(1_234_567)
+    ('999 bytes', '1.2 MB')
+    """
+    if size < 1_000_000:
+        return f"{size:,} bytes"
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def duration(seconds: float) -> str:

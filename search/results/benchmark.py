@@ -96,18 +96,84 @@ class DevPool:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A trial in a candidate.
+
+    Attributes:
+        trial: its number.
+        checkpoint: name of the folder in the trial's that holds its weights.
+        weight: share in the average.
+    """
+
+    trial: int
+    checkpoint: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that could have been exported: a trial, an average of several, or part of the way to one.
+
+    Attributes:
+        name: as `embtune export --candidate` takes it.
+        members: the trials that are averaged; of one alone, it.
+        strength: 0 is the base, 1 the average.
+        dev: the searched metric on the search's dev task, merged and in float32.
+        guard: the searched metric on the guard.
+        loss: this candidate against its base on the guard.
+        dev_gain, guard_gain: this candidate against the best single trial; null for that one, and where dev has a
+            single concept.
+        same_base: whether its base is the best single trial's.
+    """
+
+    name: str
+    members: tuple[Share, ...]
+    strength: float
+    dev: float
+    guard: float
+    loss: Comparison
+    dev_gain: Comparison | None = None
+    guard_gain: Comparison | None = None
+    same_base: bool = True
+
+    @property
+    def lost(self) -> float:
+        """Base minus candidate on the guard."""
+        return -self.loss.difference
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the exported model has forgotten.
+
+    Attributes:
+        tolerance: loss that was accepted.
+        within: whether the model stays within it.
+        reason: why this candidate is exported, in sentences.
+        part: base and model on the guard.
+    """
+
+    tolerance: float
+    within: bool
+    reason: str
+    part: Part
+
+
+@dataclass(frozen=True)
 class Winner:
     """The model in `best/`.
 
     Attributes:
-        trial: whose weights it has.
+        trial: whose weights it has; of an average, those of the first of its trials.
         folder: name in the run's folder.
         reload_cosine: lowest cosine between the reloaded export and the model it came from.
+        candidate: its name among the candidates.
     """
 
     trial: int
     folder: str
     reload_cosine: float
+    candidate: str = ""  # runs of earlier versions had none
 
 
 @dataclass(frozen=True)
@@ -125,6 +191,8 @@ class Benchmark:
         part: of the data that judges.
         unseen: what of the test part neither training nor the search has seen: a key of UNSEEN.
         dev_pool: null where dev evaluations searched the whole corpus.
+        candidates: the best single trial, then what else could have been exported.
+        guard: null in runs of earlier versions.
     """
 
     metric: str
@@ -137,6 +205,8 @@ class Benchmark:
     part: Literal["test"] = "test"
     unseen: Unseen = "concepts"  # runs of earlier versions held whole concepts back
     dev_pool: DevPool | None = None
+    candidates: tuple[Candidate, ...] = ()
+    guard: Guard | None = None
 
     def main_protocol(self, wanted: Protocol) -> Protocol | None:
         """The protocol that decides: the search's own where the test part has queries for it; None without any."""
@@ -150,10 +220,22 @@ class Benchmark:
         else:
             for name in ("best", "base"):
                 document["optimism"][name]["difference"] = getattr(self.optimism, name).difference
-        for name in ("old_test", "dev_pool"):
+        for name in ("old_test", "dev_pool", "guard"):
             if document[name] is None:
                 del document[name]
         write_whole(path, json.dumps(document, indent=1, ensure_ascii=False))
+
+    def candidate(self, name: str) -> Candidate:
+        """A candidate by name.
+
+        Raises:
+            InputError: none is called so.
+        """
+        found = next((c for c in self.candidates if c.name == name), None)
+        if found is None:
+            names = ", ".join(c.name for c in self.candidates) or "none: the run was made by an earlier version"
+            raise InputError(f"--candidate {name}: no such candidate, expected one of {names}")
+        return found
 
     @classmethod
     def read(cls, path: Path) -> Benchmark:

@@ -1,7 +1,9 @@
-"""Which trial to keep: dev scores are noisy, so among trials that cannot be told apart the cheapest is the best one."""
+"""Which trial to keep: dev scores are noisy, so of trials that cannot be told apart the one that is cheapest to run is
+kept. Merged, a trial runs at its base's cost whatever was trained, so of one base the best on dev stays."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,8 +61,9 @@ def mark_tied(rows: Sequence[Row], run: Path, metric: str) -> list[Row]:
 
 
 def choose(rows: Sequence[Row]) -> Choice | None:
-    """The cheapest of the complete trials that are tied with the best: fewest trainable parameters, then steps, then
-    the higher score. None when no trial is complete.
+    """Of the complete trials that are tied with the best, the cheapest to run: the smaller base, then the shorter
+    maximum length, then fewer embedding dimensions; of those that cost the same, the highest dev score. None when no
+    trial is complete.
 
     Args:
         rows: a leaderboard that `mark_tied` has marked.
@@ -70,22 +73,33 @@ def choose(rows: Sequence[Row]) -> Choice | None:
         return None
     best = complete[0]
     tied = [row for row in complete if row.tied]
-    chosen = min(tied, key=lambda row: (row.trainable or 0, row.steps, row.rank), default=best)
+    chosen = min(tied, key=lambda row: (*running_cost(row), row.rank), default=best)
     if len(tied) < 2:
         reason = f"Trial {best.trial} is the best: no other complete trial is tied with it on dev."
     else:
-        others = _listed([row.trial for row in tied])
-        reason = (
-            f"Complete trials {others} are statistically tied on dev (95 % interval of the difference includes 0). "
-        )
+        reason = f"Complete trials {_listed([row.trial for row in tied])} are tied on dev (95 %): "
         if chosen is best:
-            reason += f"Trial {best.trial} scores best and none of them is cheaper: it is kept."
+            reason += f"trial {best.trial} scores best and none of them is cheaper to run, so it is kept."
         else:
             reason += (
-                f"The cheapest is kept: trial {chosen.trial}, dev {chosen.score:.4f} with {_cost(chosen)}, "
+                f"the cheapest to run is kept, trial {chosen.trial}, dev {chosen.score:.4f} with {_cost(chosen)}, "
                 f"rather than trial {best.trial}, {best.score:.4f} with {_cost(best)}."
             )
     return Choice(chosen, reason + stage(chosen))
+
+
+def running_cost(row: Row) -> tuple[float, float, float]:
+    """What a merged trial costs to run, less is cheaper: parameters of its base, tokens of the longest text, smallest
+    embedding size that was trained (what it leaves open counts as the base's whole)."""
+    length, sizes = row.config.get("max_length"), row.config.get("matryoshka") or ()
+    return (base_size(row), length or math.inf, min(sizes, default=math.inf))
+
+
+def base_size(row: Row) -> int:
+    """Parameters of a trial's base; 0 where an earlier version did not record them."""
+    if row.total is None:
+        return 0
+    return row.total if row.config.get("method") == "full" else row.total - (row.trainable or 0)
 
 
 def stage(row: Row) -> str:
@@ -105,7 +119,11 @@ def _scores(run: Path, row: Row) -> Scores:
 
 
 def _cost(row: Row) -> str:
-    return f"{row.trainable or 0:,} trainable parameters and {row.steps:,} steps"
+    _, length, dimensions = running_cost(row)
+    told = [f"a base of {base_size(row):,} parameters"]
+    told += [f"texts of {length:,.0f} tokens"] if length < math.inf else []
+    told += [f"embeddings of {dimensions:,.0f} dimensions"] if dimensions < math.inf else []
+    return ", ".join(told)
 
 
 def _listed(trials: Sequence[int]) -> str:

@@ -1,50 +1,76 @@
-"""A run's best model, or a trial's, as a folder of its own."""
+"""A run's best model, or a trial's or a candidate's, as a folder of its own."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.errors import InputError
-from evaluation.files import put_in_place
 from search.paths import RunFolder
+from search.results.benchmark import Benchmark, Candidate
+from search.results.candidates import mix_of_candidate
+from search.results.card import candidate_facts, trial_facts
 from search.results.leaderboard import Row, read_leaderboard
 from search.spec.record import read_record
 from search.spec.sections import ResourcesSpec
 from trainables.config import TrialConfig
+from trainables.data.prepared import load_dev
 
 if TYPE_CHECKING:
+    from trainables.export.card import CardFacts
     from trainables.export.export import Exported, Form
     from trainables.export.mix import Mix
 
 
-def export_from_run(run: Path, dest: Path, trial: int | None) -> None:
-    """Write the run's best model, or a trial's, to `dest`.
+def export_from_run(
+    run: Path,
+    dest: Path,
+    trial: int | None = None,
+    candidate: str | None = None,
+    form: Form | None = None,
+    force: bool = False,
+) -> Exported | None:
+    """Write the run's best model, or a trial's or a candidate's, to `dest`.
+
+    Args:
+        form: format and precision; null: float32 safetensors, of the best model the files as they are.
+        force: a `dest` that exists is replaced.
+
+    Returns:
+        What the check found; none where the files were copied.
 
     Raises:
-        InputError: no such run or trial, a trial without weights, or `dest` exists.
+        InputError: no such run, trial or candidate, a trial without weights, or `dest` exists.
+        ExportError: the exported model is not the trained one.
     """
-    if dest.exists():
-        raise InputError(f"{dest}: exists already; expected a new folder")
+    if dest.exists() and not force:
+        raise InputError(f"{dest}: exists already; expected a new folder, or --force")
     folder = RunFolder(run)
     metric, rows = read_leaderboard(run)
-    if trial is None:
-        _copy_best(folder, dest)
-        return
-    row = next((row for row in rows if row.trial == trial), None)
-    if row is None:
-        raise InputError(
-            f"--trial {trial}: not in {run}; expected one of {', '.join(map(str, sorted(r.trial for r in rows)))}"
-        )
-    if not row.checkpoint:
-        raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
     device = ResourcesSpec.model_validate(read_record(run)["resources"]).device
-    export_trial(folder, row, dest, run.name, metric, device=device)
+    if trial is not None:
+        return export_trial(folder, _row(rows, trial, run), dest, run.name, form, force, device)
+    if candidate is None and form is None:
+        _copy_best(folder, dest, force)
+        return None
+    benchmark = _ended(folder)
+    if candidate is None and not benchmark.candidates:  # of an earlier version
+        return export_trial(folder, _row(rows, benchmark.best.trial, run), dest, run.name, form, force, device)
+    chosen = benchmark.candidate(candidate or benchmark.best.candidate)
+    told = benchmark if chosen.name == benchmark.best.candidate else None
+    return export_candidate(folder, rows, chosen, dest, run.name, metric, told, form, force, device)
 
 
 def export_trial(
-    run: RunFolder, row: Row, dest: Path, name: str, metric: str, form: Form | None = None, device: str | None = None
+    run: RunFolder,
+    row: Row,
+    dest: Path,
+    name: str,
+    form: Form | None = None,
+    force: bool = False,
+    device: str | None = None,
 ) -> Exported:
     """Merge a trial and write it to `dest`, checked on the dev part's texts.
 
@@ -57,30 +83,80 @@ def export_trial(
         ExportError: the exported model is not the trained one.
         InputError: `dest` exists, or the trial's weights cannot be read.
     """
-    from search.results.card import card_facts
-    from trainables.data.prepared import TrialData
+    from trainables.export.mix import Mix
+
+    mix = Mix.of(TrialConfig.model_validate(row.config), run.checkpoint(row.trial, row.checkpoint))
+    record = {"base": mix.config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
+    return _export(run, mix, dest, record, trial_facts(run, name, row), form, force, device)
+
+
+def export_candidate(
+    run: RunFolder,
+    rows: Sequence[Row],
+    candidate: Candidate,
+    dest: Path,
+    name: str,
+    metric: str,
+    benchmark: Benchmark | None = None,
+    form: Form | None = None,
+    force: bool = False,
+    device: str | None = None,
+) -> Exported:
+    """As `export_trial`, of a candidate.
+
+    Args:
+        rows: the leaderboard.
+        metric: that was searched.
+        benchmark: of this candidate; null: it was not benchmarked.
+    """
+    mix = mix_of_candidate(run, rows, candidate)
+    first = candidate.members[0].trial
+    config = next(row.config for row in rows if row.trial == first)
+    record = {"base": mix.config.base, "search": name, "trial": first, "config": config}
+    record |= {"candidate": candidate.name, "dev": {metric: candidate.dev}}
+    facts = candidate_facts(run, name, rows, candidate, metric, benchmark)
+    return _export(run, mix, dest, record, facts, form, force, device)
+
+
+def _export(
+    run: RunFolder,
+    mix: Mix,
+    dest: Path,
+    record: Mapping[str, Any],
+    facts: CardFacts,
+    form: Form | None,
+    force: bool,
+    device: str | None,
+) -> Exported:
     from trainables.export.card import model_card
     from trainables.export.export import export_model
 
-    mix = mix_of(run, row)
-    record = {"base": mix.config.base, "search": name, "trial": row.trial, "config": row.config, "dev": row.metrics}
-    dev = TrialData.load(run.data).dev
+    dev = load_dev(run.data)
     probes = list(dev.queries.values()), list(dev.corpus.values())
-    card = model_card(mix, card_facts(run, name, row, None))
-    return export_model(mix, dest, *probes, record, card, form, device=device)
+    return export_model(mix, dest, *probes, record, model_card(mix, facts), form, force, device)
 
 
-def mix_of(run: RunFolder, row: Row) -> Mix:
-    """A trial alone, whole, as what is merged."""
-    from trainables.export.mix import Mix
+def _row(rows: Sequence[Row], trial: int, run: Path) -> Row:
+    row = next((row for row in rows if row.trial == trial), None)
+    if row is None:
+        raise InputError(
+            f"--trial {trial}: not in {run}; expected one of {', '.join(map(str, sorted(r.trial for r in rows)))}"
+        )
+    if not row.checkpoint:
+        raise InputError(f"--trial {trial}: {row.state} before its first rung, so it has no weights")
+    return row
 
-    return Mix.of(TrialConfig.model_validate(row.config), run.checkpoint(row.trial, row.checkpoint))
+
+def _ended(run: RunFolder) -> Benchmark:
+    if not run.benchmark.is_file():
+        raise InputError(f"{run.path}: no best/ yet; `embtune search SPEC --resume` finishes the search")
+    return Benchmark.read(run.benchmark)
 
 
-def _copy_best(run: RunFolder, dest: Path) -> None:
+def _copy_best(run: RunFolder, dest: Path, force: bool) -> None:
+    from trainables.export.manifest import MANIFEST, appearing
+
     if not run.best.is_dir():
         raise InputError(f"{run.path}: no best/ yet; `embtune search SPEC --resume` finishes the search")
-    partial = dest.with_name(f".{dest.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(run.best, partial)
-    put_in_place(partial, dest)
+    with appearing(dest, force) as aside:
+        shutil.copytree(run.best, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))

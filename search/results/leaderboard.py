@@ -36,6 +36,7 @@ class Row:
         steps: optimizer steps of a whole trial.
         second: value of the second objective, which is minimised; None where there is one objective.
         front: whether no other complete trial is at least as good in both objectives and better in one.
+        total: parameters of the model, the adapter's among them.
         tied: whether the dev queries cannot tell it from the best trial; search/results/choice.py says.
     """
 
@@ -59,6 +60,7 @@ class Row:
     tied: bool = False
     second: float | None = None
     front: bool = False
+    total: int | None = None
 
 
 def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[Row]:
@@ -116,6 +118,7 @@ def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
         config=trial.user_attrs.get("config", {}),
         metrics=records[best]["metrics"] if best else {},
         steps=steps,
+        total=last.get("total"),
         second=trial.values[1] if trial.values is not None and len(trial.values) > 1 else None,
     )
 

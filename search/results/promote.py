@@ -1,4 +1,4 @@
-"""The best trial -> merged, checked and exported to `best/`, then benchmarked on the test part against its base."""
+"""The best candidate -> merged, checked and exported to `best/`, then benchmarked on the test part against its base."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import ray
 from evaluation.files import read_jsonl
 from evaluation.task import Protocol, RetrievalTask
 from search.paths import RunFolder
-from search.results.benchmark import Benchmark, DevAndTest, DevPool, Optimism, Part, Winner
-from search.results.card import card_facts
-from search.results.export import export_trial, mix_of
-from search.results.leaderboard import Row
+from search.results.benchmark import Benchmark, Candidate, DevAndTest, DevPool, Optimism, Part, Winner
+from search.results.candidates import compare_candidates, mix_of_candidate
+from search.results.card import candidate_facts
+from search.results.export import export_candidate
+from search.results.leaderboard import Row, read_leaderboard
 from search.spec.sections import SearchSpec
 from trainables.config import TrialConfig
 
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 
 
 def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
-    """Export the trial and benchmark it, on a node that has what a trial needs.
+    """Compare what could be exported, export one and benchmark it, on a node that has what a trial needs.
+
+    Args:
+        row: the best single trial.
 
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
     task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
-    benchmark: Benchmark = ray.get(task.remote(run, spec.name, spec.metric, asdict(row), spec.resources.device))
+    tolerance, device = spec.guard.tolerance, spec.resources.device
+    benchmark: Benchmark = ray.get(task.remote(run, spec.name, spec.metric, asdict(row), tolerance, device))
     return benchmark
 
 
@@ -45,35 +50,64 @@ def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str 
     make_dev_pool(run.data, [TrialConfig.model_validate(config) for config in configs], run.embeddings, device)
 
 
-def finish(run: RunFolder, name: str, metric: str, row: Mapping[str, Any], device: str | None) -> Benchmark:
-    """The part of `promote` that needs torch: export to `best/`, score base and best on the test part, write the card.
+def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> float:
+    """The lowest cosine between the searched bases, each read once in every way that trials read it, and plain float32.
 
-    All of it is in float32, the dev scores that test scores are held against too: those of the trial are of the model
+    Raises:
+        InputError: a base is not embedded as it should be.
+    """
+    from trainables.model.parity import check_base, parity_key
+
+    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, configs)}
+    return min(check_base(config, device=device) for config in found.values())
+
+
+def finish(
+    run: RunFolder, name: str, metric: str, row: Mapping[str, Any], tolerance: float, device: str | None
+) -> Benchmark:
+    """The part of `promote` that needs torch: compare the candidates, export one to `best/`, score it and its base on
+    the test part, write the card.
+
+    All of it is in float32, the dev scores that test scores are held against too: those of the trials are of the models
     before the merge, in the trial's precision.
 
     Args:
+        row: the best single trial's.
+        tolerance: loss on the guard that is accepted.
         device: of the models; null: the first GPU, else the CPU.
     """
     from trainables.export.card import model_card
     from trainables.export.manifest import replace_card
 
-    best = Row(**row)
-    start = time.perf_counter()
-    cosine = put_in_place(run, best, name, metric, device)
-    merged = time.perf_counter()
-    benchmark = benchmark_pair(run, best, metric, cosine, device)
-    seconds = {"merge": round(merged - start, 2), "benchmark": round(time.perf_counter() - merged, 2)}
-    benchmark = replace(benchmark, seconds=seconds)
-    replace_card(run.best, model_card(mix_of(run, best), card_facts(run, name, best, benchmark)))
+    _, rows = read_leaderboard(run.path)
+    times = [time.perf_counter()]
+    compared = compare_candidates(run, rows, Row(**row), metric, tolerance, device)
+    picked = compared.picked
+    times.append(time.perf_counter())
+    cosine = put_in_place(run, rows, picked, name, metric, device)
+    times.append(time.perf_counter())
+    lead = next(row for row in rows if row.trial == picked.members[0].trial)
+    winner = Winner(lead.trial, run.best.name, cosine, picked.name)
+    benchmark = benchmark_pair(run, lead, winner, metric, picked.dev, device)
+    times.append(time.perf_counter())
+    seconds = {
+        phase: round(end - start, 2)
+        for phase, start, end in zip(("candidates", "merge", "benchmark"), times, times[1:], strict=False)
+    }
+    benchmark = replace(benchmark, seconds=seconds, candidates=compared.candidates, guard=compared.guard)
+    facts = candidate_facts(run, name, rows, picked, metric, benchmark)
+    replace_card(run.best, model_card(mix_of_candidate(run, rows, picked), facts))
     return benchmark
 
 
-def put_in_place(run: RunFolder, row: Row, name: str, metric: str, device: str | None) -> float:
-    """Export the trial beside `best/`, then let it take its place. Returns the lowest cosine of the export's check."""
+def put_in_place(
+    run: RunFolder, rows: Sequence[Row], picked: Candidate, name: str, metric: str, device: str | None
+) -> float:
+    """Export the candidate beside `best/`, then let it take its place. Returns the lowest cosine of the check."""
     new, old = (run.best.with_name(f".best.{state}") for state in ("new", "old"))  # of an earlier end of this search
     for stale in (new, old):
         shutil.rmtree(stale, ignore_errors=True)
-    cosine = export_trial(run, row, new, name, metric, device=device).cosine
+    cosine = export_candidate(run, rows, picked, new, name, metric, device=device).cosine
     if run.best.exists():
         run.best.rename(old)
     new.rename(run.best)
@@ -81,8 +115,15 @@ def put_in_place(run: RunFolder, row: Row, name: str, metric: str, device: str |
     return cosine
 
 
-def benchmark_pair(run: RunFolder, row: Row, metric: str, cosine: float, device: str | None) -> Benchmark:
-    """Base and exported model on the test part under each protocol, and on what else can judge them."""
+def benchmark_pair(
+    run: RunFolder, row: Row, winner: Winner, metric: str, pooled: float, device: str | None
+) -> Benchmark:
+    """Base and exported model on the test part under each protocol, and on what else can judge them.
+
+    Args:
+        row: of the trial whose base it is.
+        pooled: the model's dev score among the passages that the search compared trials on.
+    """
     from evaluation.metrics import DEFAULT_METRICS
     from evaluation.retrieval import evaluate
     from trainables.data.prepared import OLD_TEST, load_report, load_task
@@ -105,21 +146,21 @@ def benchmark_pair(run: RunFolder, row: Row, metric: str, cosine: float, device:
     benchmark = Benchmark(
         metric=metric,
         base=pair.config.base,
-        best=Winner(row.trial, run.best.name, cosine),
+        best=winner,
         protocols={protocol: part(task, protocol) for protocol, task in judged.items()},
         old_test=part(load_task(run.data, OLD_TEST, own), OLD_TEST) if old_test.exists() else None,
         unseen=report.unseen,
     )
     if own not in benchmark.protocols:  # a test part without definitions has no scores to hold against dev scores
         return benchmark
-    return dev_minus_test(benchmark, pair, benchmark.protocols[own], row.metrics[metric])
+    return dev_minus_test(benchmark, pair, benchmark.protocols[own], pooled)
 
 
 def dev_minus_test(benchmark: Benchmark, pair: _Pair, test: Part, pooled: float) -> Benchmark:
     """The benchmark with what dev says of both models.
 
     Args:
-        pooled: the winner's dev score as the search saw it.
+        pooled: the winner's dev score among the passages that the search compared trials on.
     """
     from evaluation.retrieval import evaluate
     from trainables.data.prepared import load_task, read_pool

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.compare import Comparison
 from evaluation.task import Protocol
 from search.results.benchmark import UNSEEN, Benchmark
 from search.results.leaderboard import Row
@@ -58,9 +60,64 @@ def print_benchmark(benchmark: Benchmark, console: Console, verdict: tuple[str, 
     if verdict is not None:
         mood, sentence = verdict
         console.print(sentence, style={"good": "green", "bad": "red"}.get(mood, "yellow"), highlight=False)
-    for line in (forgetting(benchmark), pool(benchmark), optimism(benchmark)):
+    if benchmark.candidates:
+        console.print(candidates_table(benchmark))
+    for line in (
+        picked(benchmark),
+        guarded(benchmark),
+        forgetting(benchmark),
+        pool(benchmark),
+        optimism(benchmark),
+    ):
         if line:
             console.print(line, highlight=False)
+
+
+def candidates_table(benchmark: Benchmark) -> Table:
+    """What could have been exported; the model in `best/` in bold."""
+    table = Table(title="Candidates: dev and guard, merged, in float32", title_justify="left")
+    for name in ("candidate", "trials", f"dev {benchmark.metric}", "against the single", "guard", "loss to the base"):
+        table.add_column(name, justify="left" if name in ("candidate", "trials") else "right")
+    for candidate in benchmark.candidates:
+        table.add_row(
+            candidate.name,
+            ", ".join(str(share.trial) for share in candidate.members),
+            f"{candidate.dev:.4f}",
+            interval(candidate.dev_gain),
+            f"{candidate.guard:.4f}",
+            interval(lost(candidate.loss)),
+            style="bold" if candidate.name == benchmark.best.candidate else "",
+        )
+    return table
+
+
+def interval(c: Comparison | None) -> str:
+    """A difference with its 95 % interval; empty without one."""
+    return "" if c is None else f"{c.difference:+.4f} ({c.low:+.4f} to {c.high:+.4f})"
+
+
+def lost(c: Comparison) -> Comparison:
+    """The same difference as a loss: base minus model."""
+    return replace(c, difference=-c.difference, low=-c.high, high=-c.low)
+
+
+def picked(benchmark: Benchmark) -> str:
+    """Which candidate was exported and why; empty in runs of earlier versions."""
+    return "" if benchmark.guard is None else benchmark.guard.reason
+
+
+def guarded(benchmark: Benchmark) -> str:
+    """What the exported model has forgotten; empty in runs of earlier versions."""
+    if benchmark.guard is None:
+        return ""
+    c, tolerance = benchmark.guard.part.comparisons[benchmark.metric], benchmark.guard.tolerance
+    loss = lost(c)
+    verdict = "within" if benchmark.guard.within else "MORE than"
+    return (
+        f"Guard: on {c.queries:,} questions that nothing was tuned on {benchmark.metric} goes from {c.base:.4f} to "
+        f"{c.other:.4f}, a loss of {loss.difference:+.4f} (95 % {loss.low:+.4f} to {loss.high:+.4f}), {verdict} the "
+        f"{tolerance:g} that guard.tolerance accepts."
+    )
 
 
 def forgetting(benchmark: Benchmark) -> str:

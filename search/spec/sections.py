@@ -116,6 +116,22 @@ class StartFromSpec(Section):
     top: int = Field(3, ge=1, description="how many of its trials")
 
 
+class GuardSpec(Section):
+    """Questions that nothing is tuned on: what a model loses there against its base, it has forgotten."""
+
+    source: str | None = Field(
+        None,
+        description="BEIR folder or .jsonl file of pairs, searched over all its passages; null: 405 questions of "
+        "general knowledge in French and English that ship with embtune",
+    )
+    tolerance: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="loss of the metric there that is accepted; a model that loses more is drawn back towards its base",
+    )
+
+
 class SearchSpec(Section):
     """One search, complete."""
 
@@ -140,6 +156,7 @@ class SearchSpec(Section):
     pruner: PrunerSpec = Field(default_factory=PrunerSpec)
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    guard: GuardSpec = Field(default_factory=GuardSpec)
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)

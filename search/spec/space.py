@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
     import optuna
+
+SIZED = ("base", "method", "targets", "last_n", "r", "dora", "batch_size", "max_length")  # decide size and memory
+# What decides how a base is read.
+READ = ("base", "revision", "method", "precision", "attention", "pooling", "task", "query_prompt", "passage_prompt")
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,10 @@ class Space:
         """
         return self._assemble(lambda dimension: dimension.suggest(trial))
 
-    def configs(self) -> Iterator[TrialConfig]:
-        """One configuration for every combination of choices and ends of ranges of the fields that decide a model's
-        size and memory; the other fields are at their first value, those that exclude each other at the first that
-        goes together."""
-        sized = ("base", "method", "targets", "last_n", "r", "dora", "batch_size", "max_length")
-        active = [d for d in self.dimensions if d.name in sized and not d.constant]
+    def configs(self, fields: Collection[str] = SIZED) -> Iterator[TrialConfig]:
+        """One configuration for every combination of choices and ends of ranges of the named fields; the other fields
+        are at their first value, those that exclude each other at the first that goes together."""
+        active = [d for d in self.dimensions if d.name in fields and not d.constant]
         exclusive = [d for d in self.dimensions if d.name in ("loss", "batches", "hard_negatives") and not d.constant]
         others = [
             dict(zip((d.key for d in exclusive), values, strict=True))

@@ -20,6 +20,7 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from search.results.benchmark import Benchmark
@@ -164,6 +165,7 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
     assert comparison["low"] <= comparison["difference"] <= comparison["high"]
     assert benchmark["best"]["reload_cosine"] >= 0.9999
     assert "SentenceTransformer(" in done.output
+    assert "bases: embedded as plain float32 embeds them" in done.output
     _, verdict = gain(Benchmark.read(done.run / "benchmark.json"), "concept", base_kept=False)
     assert verdict in " ".join(done.output.split())
 
@@ -255,6 +257,18 @@ def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path:
         refused = embtune_here("search", spec, cwd=tmp_path)
     assert refused.returncode == 2
     assert "another `embtune search` is at work" in refused.stderr
+
+
+def test_a_base_with_missing_weights_stops_the_search_before_it_begins(tiny_base: TinyBase, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_base("bert"), tmp_path / "base"))
+    weights = load_file(base / "model.safetensors")
+    gone = next(name for name in weights if name.endswith("attention.self.query.weight"))
+    save_file({name: tensor for name, tensor in weights.items() if name != gone}, base / "model.safetensors")
+    refused = embtune("search", write_spec(tmp_path, base), cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    (line,) = (line for line in refused.stderr.splitlines() if line.startswith("embtune: "))
+    assert f"its files lack {gone}" in line
+    assert not (tmp_path / "runs" / "toy").exists()
 
 
 def test_an_unwritable_folder_is_one_line(tiny_base: TinyBase, tmp_path: Path) -> None:

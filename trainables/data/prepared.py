@@ -63,11 +63,16 @@ class TrialData:
             InputError: the folder is not whole.
         """
         report = load_report(out)
-        pool = read_pool(out)
-        dev = load_task(out, "dev", only=None if pool is None else frozenset(pool["passages"]))
+        dev = load_dev(out)
         rows = list(_rows(out, "train"))
         train = Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
         return cls(train, dev, out, report.content_hash)
+
+
+def load_dev(out: Path) -> RetrievalTask:
+    """The task that chooses between trials: dev, over the pool where one was made (trainables/dev_pool.py)."""
+    pool = read_pool(out)
+    return load_task(out, "dev", only=None if pool is None else frozenset(pool["passages"]))
 
 
 def load_report(out: Path) -> DataReport:

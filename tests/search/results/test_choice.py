@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ def row(trial: int, score: float, rank: int, *, state: str = "COMPLETE", trainab
         config={"base": "b", "lr": 1e-3},
         metrics={METRIC: score},
         steps=steps,
+        total=1_000,
     )
 
 
@@ -83,22 +85,50 @@ def test_a_tie_is_told_from_a_small_but_steady_difference(noisy: tuple[Path, lis
     assert full.high < 0
 
 
-def test_the_cheapest_of_the_tied_is_kept_then_the_shorter_then_the_better(noisy: tuple[Path, list[Row]]) -> None:
+def test_of_the_tied_of_one_base_the_best_on_dev_is_kept_whatever_was_trained(noisy: tuple[Path, list[Row]]) -> None:
     run, rows = noisy
     first, second, worse, pruned = mark_tied(rows, run, METRIC)
-    cheap = choose([first, replace(second, trainable=50), replace(worse, trainable=1), replace(pruned, trainable=1)])
-    assert cheap is not None
-    assert cheap.row.trial == second.trial  # neither the trial that is not tied nor the one without a whole training
-    assert f"Complete trials {first.trial} and {second.trial} are statistically tied" in cheap.reason
-    assert "50 trainable parameters" in cheap.reason
-    assert f"rather than trial {first.trial}" in cheap.reason
-    shorter = choose([first, replace(second, steps=4), worse])
-    assert shorter is not None
-    assert shorter.row.trial == second.trial
-    equal = choose([first, second, worse])
-    assert equal is not None
-    assert equal.row.trial == first.trial
-    assert "none of them is cheaper" in equal.reason
+    kept = choose([first, replace(second, trainable=1, total=1_001, steps=1), replace(worse, total=2), pruned])
+    assert kept is not None
+    assert kept.row.trial == first.trial
+    assert f"Complete trials {first.trial} and {second.trial} are tied" in kept.reason
+    assert "none of them is cheaper to run" in kept.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"total": 600}, "a base of 500 parameters"),
+        ({"config": {"base": "b", "max_length": 64}}, "texts of 64 tokens"),
+        ({"config": {"base": "b", "max_length": 128, "matryoshka": [64, 32]}}, "embeddings of 32 dimensions"),
+    ],
+    ids=["smaller base", "shorter texts", "fewer dimensions"],
+)
+def test_of_the_tied_the_cheapest_to_run_is_kept(
+    noisy: tuple[Path, list[Row]], changes: dict[str, Any], told: str
+) -> None:
+    run, rows = noisy
+    long = {"base": "b", "max_length": 128}
+    marked = [replace(r, config=long) for r in mark_tied(rows, run, METRIC)]
+    first, second, worse, pruned = marked
+    cheap = [replace(first), replace(second, **changes), replace(worse, **changes), replace(pruned, **changes)]
+    choice = choose(cheap)
+    assert choice is not None
+    assert choice.row.trial == second.trial  # neither the trial that is not tied nor the one without a whole training
+    assert told in choice.reason
+    assert f"rather than trial {first.trial}" in choice.reason
+
+
+def test_a_smaller_base_counts_before_shorter_texts_and_an_adapter_not_at_all(noisy: tuple[Path, list[Row]]) -> None:
+    first, second, *_ = mark_tied(noisy[1], noisy[0], METRIC)
+    short = {"base": "a", "max_length": 16}
+    choice = choose([replace(first, total=900, trainable=100), replace(second, total=950, config=short)])
+    assert choice is not None
+    assert choice.row.trial == first.trial
+    full = {"base": "b", "method": "full"}  # the same base, all of it trained
+    choice = choose([replace(first, total=900, trainable=100), replace(second, total=800, trainable=800, config=full)])
+    assert choice is not None
+    assert choice.row.trial == first.trial
 
 
 def test_without_ties_the_best_is_kept_and_without_complete_trials_none(noisy: tuple[Path, list[Row]]) -> None:
@@ -146,7 +176,7 @@ def test_a_leaderboard_written_before_ties_were_marked_still_reads(noisy: tuple[
     path = run / "leaderboard.json"
     document = json.loads(path.read_text())
     for one in document["rows"]:
-        del one["tied"], one["steps"]
+        del one["tied"], one["steps"], one["total"]
     path.write_text(json.dumps(document))
     assert not any(r.tied for r in read_leaderboard(run)[1])
 

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from evaluation.retrieval import evaluate
 from search.paths import RunFolder
 from search.results.export import export_from_run
+from search.results.guard import write_guard
 from search.results.leaderboard import Row, write_leaderboard
 from search.results.promote import finish
 from search.spec.load import load_spec
@@ -59,6 +60,7 @@ def finished(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> t
         metrics=best.metrics,
     )
     write_leaderboard([row], METRIC, run)
+    write_guard(spec.guard, spec.folder, RunFolder(run))
     return run, row
 
 
@@ -74,7 +76,7 @@ def test_what_asks_for_no_gpu_ends_on_the_cpu(
     """On a machine whose default device is another, here torch's own without memory: nothing can be read from it."""
     monkeypatch.setattr("trainables.model.build.resolve_device", lambda device: torch.device(device or "meta"))
     monkeypatch.setattr("sentence_transformers.base.model.get_device_name", lambda: "meta")
-    benchmark = finish(RunFolder(run), "toy", METRIC, asdict(finished[1]), "cpu")
+    benchmark = finish(RunFolder(run), "toy", METRIC, asdict(finished[1]), 0.01, "cpu")
     assert benchmark.best.reload_cosine > 0.9999
     export_from_run(run, tmp_path / "exported", 0)  # the run's resources say gpus: 0
     assert (tmp_path / "exported" / "model.safetensors").is_file()
@@ -86,7 +88,7 @@ def test_dev_and_test_scores_that_are_compared_are_of_one_model_in_one_precision
     """The trial's own dev scores are of the unmerged model in bf16; the test scores of the merged one in float32."""
     _, row = finished
     strange = asdict(row) | {"metrics": {METRIC: 0.123}}  # whatever the trial measured
-    benchmark = finish(RunFolder(run), "toy", METRIC, strange, "cpu")
+    benchmark = finish(RunFolder(run), "toy", METRIC, strange, 0.01, "cpu")
     merged = SentenceTransformer(str(RunFolder(run).best), device="cpu")
     assert {weight.dtype for weight in merged.parameters()} == {torch.float32}
     dev = evaluate(merged, TrialData.load(run / "data").dev, (METRIC,)).means[METRIC]

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.errors import InputError
 from search.spec.dimensions import IMPLIED
-from search.spec.space import Space
+from search.spec.space import READ, Space
 
 BASIC: dict[str, Any] = {
     "base": "a/b",
@@ -264,3 +264,14 @@ def test_another_searchs_configuration_becomes_a_starting_point() -> None:
     assert space.at(start) == config
     with pytest.raises(InputError, match="r: 8 is outside the space"):
         Space.parse({**BASIC, "r": [2, 4]}, seed=0).start_at({**config.model_dump(), "r": 8})
+
+
+def test_each_way_to_read_a_base_is_told_apart_and_what_is_trained_is_not() -> None:
+    section = {
+        "base": ["a/a", "b/b"],
+        "r": [4, 8],
+        "precision": [{"when": {"base": "a/a"}, "values": ["bf16", "fp32"]}, {"values": ["fp32"]}],
+    }
+    found = [(config.base, config.precision) for config in Space.parse(section, 0).configs(READ)]
+    assert sorted(set(found)) == [("a/a", "bf16"), ("a/a", "fp32"), ("b/b", "fp32")]
+    assert len(found) == len(set(found))

@@ -1,0 +1,49 @@
+"""What an ended run no longer needs: its cache, and the weights of trials that are in none of its candidates.
+
+Scores, the study, the data and `best/` stay, so the report and the leaderboard can be made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from evaluation.errors import InputError
+from search.paths import RunFolder
+from search.results.benchmark import Benchmark
+from search.staging import locked
+from trainables.training.rungs import ADAPTER, WEIGHTS
+
+
+def removable(run: Path) -> dict[Path, int]:
+    """File -> bytes of what can go.
+
+    Raises:
+        InputError: no run, or one whose search has not ended.
+    """
+    folder = RunFolder(run)
+    if not folder.benchmark.is_file():
+        raise InputError(f"{run}: no {folder.benchmark.name}; expected the folder of a search that has ended")
+    return {path: path.stat().st_size for path in sorted(_unneeded(folder))}
+
+
+def remove(run: Path, files: Mapping[Path, int]) -> None:
+    """Delete what `removable` found.
+
+    Raises:
+        InputError: a search is at work in the folder.
+    """
+    with locked(run.resolve()):
+        for path in files:
+            path.unlink(missing_ok=True)
+
+
+def _unneeded(run: RunFolder) -> Iterator[Path]:
+    benchmark = Benchmark.read(run.benchmark)
+    members = {(share.trial, share.checkpoint) for c in benchmark.candidates for share in c.members}
+    kept = {run.checkpoint(trial, checkpoint) for trial, checkpoint in members}
+    if not kept:  # of an earlier version: which weights are in best/ is told by its trial alone
+        kept = set(run.trial(benchmark.best.trial).glob("*"))
+    for name in (ADAPTER, WEIGHTS):
+        yield from (path for path in run.tune.glob(f"trial_*/*/{name}") if path.parent not in kept)
+    yield from (path for path in run.cache.rglob("*") if path.is_file())
