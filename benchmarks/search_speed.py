@@ -40,7 +40,8 @@ from search.tune import tuner
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
 from trainables.data.prepared import TrialData
-from trainables.model.build import build_model, forget_bases
+from trainables.model.build import build_model
+from trainables.model.loaded import forget_bases
 from trainables.model.precision import resolve_precision
 from trainables.prepare import prepare
 from trainables.train import train

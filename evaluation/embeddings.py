@@ -72,7 +72,7 @@ def fitting_batch(most: int, characters: int, longest_input: int | None) -> int:
     Args:
         most: texts of a batch.
         characters: of the longest text.
-        longest_input: tokens that the model reads of it; none: all.
+        longest_input: tokens that the model reads of it; None: all.
     """
     tokens = characters // CHARACTERS + 1
     if longest_input is not None:

@@ -192,7 +192,7 @@ def evaluate(
         task: Q queries over C passages.
         metrics: names such as ndcg@10.
         batch_size: texts encoded at once.
-        cache: embeddings kept on disk; none: nothing is kept.
+        cache: embeddings kept on disk; None: nothing is kept.
         progress: show a bar for each encoding.
 
     Returns:

@@ -152,7 +152,7 @@ class RetrievalTask:
 
         Args:
             folder: the task's folder.
-            split: a file name of qrels/ without its ending; none: the first of test, dev, validation, train.
+            split: a file name of qrels/ without its ending; None: the first of test, dev, validation, train.
 
         Raises:
             InputError: a missing file or split, a line that is not what BEIR's format asks for, unknown ids.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tokenize
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -93,6 +95,30 @@ def test_every_room_says_what_it_holds() -> None:
     for package in ABOVE:
         for path in (ROOT / package).rglob("__init__.py"):
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_a_file_that_a_comment_or_docstring_names_is_there() -> None:
+    named = re.compile(r"\b[\w-]+(?:/[\w-]+)+\.(?:py|md|yaml)\b")
+    files = [path for package in ABOVE for path in (ROOT / package).rglob("*.py")]
+    found = {(path, name) for path in files for text in prose(path) for name in named.findall(text)}
+    assert len(found) >= 3
+    assert not [f"{path}: {name}" for path, name in found if not (ROOT / name).is_file()]
+
+
+def prose(path: Path) -> list[str]:
+    """The comments and the texts of a file, docstrings among them."""
+    kinds = (tokenize.COMMENT, tokenize.STRING)
+    with tokenize.open(path) as file:
+        return [token.string for token in tokenize.generate_tokens(file.readline) if token.type in kinds]
+
+
+def test_docstrings_have_one_form() -> None:
+    """What a function raises has a section of its own."""
+    run_on = re.compile(r"\bRaises:? (\w+(Error|Failed)\b|\()")
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                assert not run_on.search(ast.get_docstring(node, clean=False) or ""), f"{name}, {node}"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def make_dev_pool(out: Path, configs: Iterable[TrialConfig], cache: Path, device
         configs: trials of the search; each base is asked once, with the prompts and length of its first trial.
         cache: folder of embeddings. The corpus is embedded in pieces and mapped from there, never held as a whole;
             the benchmark at the end reads the same file again.
-        device: none: the first GPU, else the CPU.
+        device: None: the first GPU, else the CPU.
 
     Raises:
         InputError: a base cannot be built, or its embeddings are not finite.

@@ -15,7 +15,10 @@ def parse_targets(targets: str) -> tuple[Role, ...]:
     """The roles that a `targets` text names, in the order q, k, v, o, ffn.
 
     Letters combine (`qk`, `qkv`), words are ffn, attention (q, k, v, o) and all-linear (attention and ffn);
-    `+` joins them: `qv+ffn`. Raises InputError for anything else.
+    `+` joins them: `qv+ffn`.
+
+    Raises:
+        InputError: the text is anything else.
     """
     found: set[str] = set()
     for part in targets.split("+"):

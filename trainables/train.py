@@ -57,8 +57,8 @@ def train(
         folder: of the trial's checkpoints; must exist on a disk that the caller can read afterwards.
         metric: dev metric that decides which rung's weights are kept.
         cache: folder for what trials of one base share: its embeddings, mined negatives, converted weights.
-        device: none: the first GPU, else the CPU.
-        memory: bytes of the device that the trial may take; none: all of a GPU, no limit on a CPU. Where the estimate
+        device: None: the first GPU, else the CPU.
+        memory: bytes of the device that the trial may take; None: all of a GPU, no limit on a CPU. Where the estimate
             says that the batch would not fit, the loss is cached and activations are recomputed: the same batch, and
             so the same experiment, in less memory.
 

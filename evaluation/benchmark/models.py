@@ -19,8 +19,8 @@ class ModelEntry:
     Attributes:
         name: as the user wrote it, what tables call it.
         location: a hub id, or the folder that is loaded.
-        base: hub id or folder of the model that it was fine-tuned from; none: not known to be fine-tuned.
-        revision: of a hub id; none: its default branch.
+        base: hub id or folder of the model that it was fine-tuned from; None: not known to be fine-tuned.
+        revision: of a hub id; None: its default branch.
         base_revision: of the base.
     """
 

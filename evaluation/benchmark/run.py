@@ -48,9 +48,9 @@ def run_benchmark(
         task_paths: BEIR folders or JSONL files of pairs.
         models: hub ids, model folders or run folders.
         mteb: names of MTEB retrieval tasks, taken from the hub.
-        split: of the tasks; none: test where there is one, else dev, validation, train.
+        split: of the tasks; None: test where there is one, else dev, validation, train.
         protocols: of files of pairs.
-        output: folder for benchmark.json, benchmark.csv and benchmark.md; none: nothing is written.
+        output: folder for benchmark.json, benchmark.csv and benchmark.md; None: nothing is written.
         metric, metrics, details, judge, batch_size, cache, load, progress: see `benchmark`.
 
     Raises:
@@ -105,7 +105,7 @@ def benchmark(
         details: also cosine protocols, truncated sizes and encoding speed, for each row.
         judge: also context precision and recall as a language model judges them, for each row.
         batch_size: texts encoded at once.
-        cache: folder of embeddings that are kept on disk; none: nothing is kept.
+        cache: folder of embeddings that are kept on disk; None: nothing is kept.
         load: location, revision -> model; search hands in the loader that knows the families' prompts.
         progress: show a bar for each encoding.
 

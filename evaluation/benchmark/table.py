@@ -32,8 +32,8 @@ class ModelRow:
         score: mean of the table's metric.
         standard_error: of it, over groups; NaN with one group.
         scores: each metric's mean over the queries.
-        base: name of the model that this one was fine-tuned from; none: not known.
-        comparison: with the base on the table's metric; none: no base, or it could not be had.
+        base: name of the model that this one was fine-tuned from; None: not known.
+        comparison: with the base on the table's metric; None: no base, or it could not be had.
         p_holm: the comparison's p-value, corrected over the table.
         details: what evaluation.benchmark.details adds.
     """

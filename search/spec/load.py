@@ -49,7 +49,7 @@ def spec_from(document: Mapping[str, Any], folder: Path | None = None) -> Search
 
     Args:
         document: the keys; without `name` it is called "spec".
-        folder: where its relative paths start; null: the current folder.
+        folder: where its relative paths start; None: the current folder.
 
     Raises:
         InputError: as load_spec.
@@ -151,7 +151,11 @@ def _with_starts(spec: SearchSpec, earlier: StartFromSpec, space: Space, began: 
 
 
 def _shared_out(space: Space, workers: int) -> None:
-    """Raises InputError where the workers of a trial cannot share out its batches evenly."""
+    """Check that the workers of a trial can share out its batches evenly.
+
+    Raises:
+        InputError: a batch size that is no multiple of them.
+    """
     unsearched = Dimension("batch_size", values=(default("batch_size"),))
     sizes = [dimension for dimension in space.dimensions if dimension.name == "batch_size"] or [unsearched]
     for dimension in sizes:

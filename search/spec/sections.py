@@ -1,6 +1,6 @@
 """The sections of a spec: what each key is, takes and means.
 
-`load.py` reads them from a file and checks that they fit each other.
+search/spec/load.py reads them from a file and checks that they fit each other.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ResourcesSpec(Section):
     gpus: float | None = Field(
         None,
         ge=0,
-        description="GPUs of a trial's process; a fraction lets several trials share one; none: one where there is one",
+        description="GPUs of a trial's process; a fraction lets several trials share one; null: one where there is one",
     )
     workers: int = Field(
         1, ge=1, description="processes that train one trial together, each on its own GPU; they share out its batches"
@@ -99,7 +99,7 @@ class ResourcesSpec(Section):
 
     @property
     def device(self) -> str | None:
-        """Where its work runs; null: the first GPU. Ray hides no GPU from work that asks for none."""
+        """Where its work runs; None: the first GPU. Ray hides no GPU from work that asks for none."""
         return None if self.gpus else "cpu"
 
     @model_validator(mode="after")

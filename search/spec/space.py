@@ -172,8 +172,10 @@ class Space:
         return start
 
     def require_unconditional(self, who: str) -> None:
-        """Raises:
-        InputError: some trials have a field that others do not, which a model over a fixed space cannot hold.
+        """Check that every trial has every searched field.
+
+        Raises:
+            InputError: some trials have a field that others do not, which a model over a fixed space cannot hold.
         """
         searched = {dimension.name for dimension in self.searched}
         for dimension in self.searched:

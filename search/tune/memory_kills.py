@@ -1,9 +1,9 @@
 """A worker that Ray's memory guard kills costs its trial one try, not the search its life.
 
 The guard ends a worker when its node is nearly full (95 % by default). Tune is made to take that for the death of any
-worker, and retries the trial; see ray_internals.py. Here the next try is told of it, so that it trains in smaller
-pieces. The count is kept in Tune's configuration of the trial alone: a search that is resumed counts anew. A trial in
-several processes is retried as it was, because there Ray Train reports the death and does not say what killed.
+worker, and retries the trial; see search/tune/ray_internals.py. Here the next try is told of it, so that it trains in
+smaller pieces. The count is kept in Tune's configuration of the trial alone: a search that is resumed counts anew. A
+trial in several processes is retried as it was, because there Ray Train reports the death and does not say what killed.
 """
 
 from __future__ import annotations

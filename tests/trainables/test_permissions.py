@@ -11,7 +11,8 @@ import pytest
 from evaluation.files import usual_modes, write_whole
 from tests.conftest import TEXTS, TinyBase
 from trainables.config import TrialConfig
-from trainables.model.build import build_model, forget_bases
+from trainables.model.build import build_model
+from trainables.model.loaded import forget_bases
 from trainables.model.stand_ins import make_stand_in
 from trainables.training.checkpoint import save_weights
 

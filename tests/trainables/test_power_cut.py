@@ -15,7 +15,8 @@ from tests.conftest import TEXTS, TinyBase
 from trainables.config import TrialConfig
 from trainables.export.export import export_model
 from trainables.export.mix import Mix
-from trainables.model.build import build_model, forget_bases
+from trainables.model.build import build_model
+from trainables.model.loaded import forget_bases
 
 
 class Disk:

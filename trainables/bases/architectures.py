@@ -16,10 +16,11 @@ from trainables.targets import Role
 class Layout:
     """Where an architecture keeps the projections of a layer.
 
-    layers: dotted path of the list of layers, inside the transformers model.
-    roles: role -> paths inside one layer. A role that is absent cannot be adapted alone (fused projections).
-    position_offset: positions that the embedding table reserves before the first token (RoBERTa: padding_idx + 1 = 2),
-        so that the longest input has max_position_embeddings - position_offset tokens.
+    Attributes:
+        layers: dotted path of the list of layers, inside the transformers model.
+        roles: role -> paths inside one layer. A role that is absent cannot be adapted alone (fused projections).
+        position_offset: positions that the embedding table reserves before the first token (RoBERTa: padding_idx + 1
+            = 2), so that the longest input has max_position_embeddings - position_offset tokens.
     """
 
     layers: str
@@ -55,8 +56,8 @@ LEAF_NAMES: dict[Role, frozenset[str]] = {
     "ffn": frozenset({"gate_proj", "up_proj", "down_proj", "lin1", "lin2", "fc1", "fc2", "wi", "wi_0", "wi_1", "fc"}),
 }
 
-# Figures of transformers' configuration classes, for parameter counts with no network. The XLM-RoBERTa-large ones give
-# the counts of SEEDS.md 1, CamemBERT's and CamemBERTa's those of SEEDS.md 5, exactly (tests/test_plan.py).
+# Figures of transformers' configuration classes, for parameter counts with no network. What is known of the counts of
+# trained models they give exactly (tests/trainables/model/test_memory.py).
 _XLMR: dict[str, Any] = {
     "model_type": "xlm-roberta",
     "vocab_size": 250002,

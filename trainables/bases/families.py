@@ -29,8 +29,12 @@ DEFAULT_TASK = "Given a web search query, retrieve relevant passages that answer
 class Family:
     """What is known of a family of base models before any of its files is read.
 
-    pattern: regular expression on the last part of the name, lower case. figures: transformers configuration values.
-    query_prompt may hold {task}. max_length: tokens. source: where the facts come from.
+    Attributes:
+        pattern: regular expression on the last part of the name, lower case.
+        figures: transformers configuration values.
+        source: where the facts come from.
+        query_prompt: may hold {task}.
+        max_length: tokens.
     """
 
     name: str
@@ -140,11 +144,15 @@ FAMILIES: tuple[Family, ...] = (
 class ResolvedBase:
     """The facts that decide how a base is prompted, pooled and truncated, each with its source.
 
-    pooling: sentence-transformers' pooling mode; modes joined by + when the model concatenates several.
-    max_length: tokens, prompt and special tokens included. figures: values of transformers' configuration.
-    sources: fact -> where it comes from. conflicts: one line for each fact on which two sources differ.
-    packaged: the model brings sentence-transformers' modules.json. foreign: it runs code of its own (trusted by the
-    spec), of which transformers knows neither the modules nor what their figures mean.
+    Attributes:
+        pooling: sentence-transformers' pooling mode; modes joined by + when the model concatenates several.
+        max_length: tokens, prompt and special tokens included.
+        packaged: the model brings sentence-transformers' modules.json.
+        figures: values of transformers' configuration.
+        sources: fact -> where it comes from.
+        conflicts: one line for each fact on which two sources differ.
+        foreign: it runs code of its own (trusted by the spec), of which transformers knows neither the modules nor
+            what their figures mean.
     """
 
     name: str
@@ -173,7 +181,9 @@ def resolve_base(config: TrialConfig) -> ResolvedBase:
     """Settle prompts, pooling and maximum length of the trial's base: spec, then its own files, then its family.
 
     Reads small JSON files only, never weights; with no network and no cache the family's facts stand.
-    Raises InputError for a base that nothing is known of, or a max_length beyond its positions.
+
+    Raises:
+        InputError: nothing is known of the base, or max_length is beyond its positions.
     """
     base, revision = config.base, config.revision
     family = find_family(base)

@@ -38,7 +38,8 @@ PROBE_SECONDS = 3.0
 def local_folder(base: str) -> Path | None:
     """The folder of `base` when it is one on this machine or the demo's; None for a hub id.
 
-    Raises InputError when the demo's package is missing or changed, or the text is a path that does not exist.
+    Raises:
+        InputError: the demo's package is missing or changed, or the text is a path that does not exist.
     """
     if base == DEMO_BASE:
         return _demo_folder()
@@ -76,9 +77,13 @@ def find_file(base: str, file: str, revision: str | None = None) -> Path | None:
 def fetch(base: str, revision: str | None = None, *, code: bool = False) -> tuple[Path, str | None]:
     """The model's folder with its weights, and the hub commit it is at (None for a local folder).
 
-    Only safetensors weights are downloaded; code: and the Python files that the model brings, for a base whose code
-    is trusted. Raises InputError when there are none, or when the hub has no such model
-    or does not answer.
+    Of the weights, only safetensors are downloaded.
+
+    Args:
+        code: download the Python files that the model brings as well, for a base whose code is trusted.
+
+    Raises:
+        InputError: it has no safetensors weights, or the hub has no such model or does not answer.
     """
     folder = local_folder(base)
     commit = None

@@ -54,7 +54,7 @@ def with_mined(data: TrialData, config: TrialConfig, model: SentenceTransformer,
 
     Args:
         model: embeds as the base does.
-        cache: folder where trials of one base and data share what was mined; none: nothing is kept.
+        cache: folder where trials of one base and data share what was mined; None: nothing is kept.
     """
     train, count = data.train, config.hard_negatives
     if cache is None:

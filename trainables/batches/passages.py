@@ -45,7 +45,7 @@ def passage_embeddings(
 
     Args:
         model: embeds as the base does: the base itself, or a trial's model before its first step.
-        cache: folder of the shared copy, which is mapped into memory and not read whole; none: computed and not kept.
+        cache: folder of the shared copy, which is mapped into memory and not read whole; None: computed and not kept.
     """
     if cache is None:
         return passage_embeddings_now(data, model)

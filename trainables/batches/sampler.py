@@ -13,12 +13,14 @@ row of the batch; every row is seen once an epoch. Exceptions, both stated in th
 there are batches shows as many of them as there are batches, drawn anew each epoch; and a row whose texts conflict
 with some row of every batch is left out.
 
-An epoch's batches are a function of (seed, epoch) alone, so a run that resumes finds the same ones; where `refresh`
-makes them depend on the model at the epoch's start, they are kept in the trial's folder. Batches are even:
-sizes differ by one at most, so no step trains on a tiny remainder. On W devices W consecutive batches make one step;
-they are cut from one batch of W x batch_size rows that keeps the promise as a whole, because the losses gather
-negatives over the devices, and they are all full: what fills no step is left for another epoch, and a slot that no
-unseen row fits takes a row seen earlier.
+An epoch's batches follow from the seed and the epoch's number alone, so a run that resumes finds the same ones. With
+`refresh` they depend on the model at the epoch's start, too: there they are kept in the trial's folder.
+
+On one device, the sizes of the batches differ by one at most. No step trains on a tiny remainder.
+
+On W devices, W consecutive batches make one step. They are cut from one batch of W x batch_size rows, which keeps the
+promise as a whole, because the losses gather negatives over the devices. All of them are full: rows that do not fill a
+step are left for another epoch. Where no unseen row fits a batch, a row that was seen earlier takes its place.
 """
 
 from __future__ import annotations
@@ -74,10 +76,10 @@ def batch_sampler_for(
         data: the training part.
         model: the trial's model before its first step, which embeds as the base does; where config.refresh, it embeds
             the passages anew at each epoch after the first.
-        cache: folder where trials of one base share its embeddings and mined negatives; none: nothing is kept.
+        cache: folder where trials of one base share its embeddings and mined negatives; None: nothing is kept.
         start_step: the optimizer step that a resumed run goes on from. On one device the trainer tells the sampler the
             epoch itself; on several, accelerate hides the sampler from it for the rest of that epoch.
-        folder: of the trial, which keeps refreshed epochs for a run that resumes; none: they are not kept.
+        folder: of the trial, which keeps refreshed epochs for a run that resumes; None: they are not kept.
 
     Returns:
         The training rows with `negative_1`, ... where they have negatives, and a function that makes the sampler from

@@ -43,7 +43,7 @@ def check_file(
         folder: where a relative path starts.
         seed: of the split.
         earlier: an earlier run's data folder, whose rows are read before the file's.
-        tokens: counts lengths in tokens of a base; none: lengths are in characters.
+        tokens: counts lengths in tokens of a base; None: lengths are in characters.
         progress: called with the number of rows read so far.
 
     Raises:

@@ -120,7 +120,7 @@ class DataConfig(BaseModel):
         None,
         description="passages and concepts that stand in several parts. keep: the parts stay as they are, only a "
         "question is never trained on and tested; leave_out: their rows leave training, then dev; "
-        "none: keep between parts that the source names and with split.by: query, else leave_out",
+        "null: keep between parts that the source names and with split.by: query, else leave_out",
     )
     protocol: Literal["concept", "definition"] = Field(
         "concept",

@@ -84,7 +84,7 @@ def load_report(out: Path) -> DataReport:
 
 
 def read_pool(out: Path) -> dict[str, Any] | None:
-    """What dev_pool.json holds; none: dev evaluations search the whole corpus."""
+    """What dev_pool.json holds; None: dev evaluations search the whole corpus."""
     path = out / DEV_POOL
     return read_json(path) if path.is_file() else None
 
@@ -100,8 +100,8 @@ def load_task(
     Args:
         out: the run's data folder.
         part: train, dev, test, or old_test: the test part of the run that this one continues, judged as it was there.
-        protocol: concept or definition; none: the data's own.
-        only: ids of the passages that are searched, all that are relevant among them; none: the whole corpus.
+        protocol: concept or definition; None: the data's own.
+        only: ids of the passages that are searched, all that are relevant among them; None: the whole corpus.
 
     Raises:
         InputError: no such part.

@@ -65,20 +65,20 @@ class DataReport(BaseModel):
         rows: rows of the source. `dropped` and the rows that could not be read are among them.
         dropped: rule -> rows that it took.
         kept: part -> rows. `concepts` and `passages`: part -> how many distinct ones.
-        negatives: of the training row that brings the most; none: not counted.
+        negatives: of the training row that brings the most; None: not counted.
         concept_sizes: rows of a concept: smallest, median, largest.
         domains: domain -> part -> concepts.
         languages: of a sample of passages, language -> share.
         lengths: anchor and positive.
-        corpus: what a BEIR folder's judgements leave of its corpus; none: another source.
+        corpus: what a BEIR folder's judgements leave of its corpus; None: another source.
         shared: what became of passages and concepts in several parts.
         unseen: what of the test part is neither in training nor in dev: its concepts, or its questions alone.
         findings: most severe first.
-        unusable: why the data cannot be used; none: it can.
+        unusable: why the data cannot be used; None: it can.
         content_hash: of the prepared parts; empty when nothing was written.
-        judged: whether relevance is what the source's qrels say (a BEIR folder); none: a run of a version that did not
+        judged: whether relevance is what the source's qrels say (a BEIR folder); None: a run of a version that did not
             write corpus.jsonl.
-        pool_depth: dev evaluations search a pool of so many passages for each question; none: the whole corpus.
+        pool_depth: dev evaluations search a pool of so many passages for each question; None: the whole corpus.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -41,7 +41,7 @@ def merge_models(
 
     Args:
         folders: at least two models of one base, with one architecture, tokenizer, pooling and prompts.
-        weights: of each, scaled to sum to one; none: equal ones.
+        weights: of each, scaled to sum to one; None: equal ones.
         card: the model card, README.md.
 
     Raises:

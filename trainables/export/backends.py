@@ -31,7 +31,11 @@ HIDDEN = "last_hidden_state"
 
 
 def check_installed(target: Format) -> None:
-    """Raises InputError when the packages that a format needs are not installed."""
+    """Check that the packages which a format needs are installed.
+
+    Raises:
+        InputError: one is not.
+    """
     missing = [name for name in NEEDED.get(target, ()) if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(

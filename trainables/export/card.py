@@ -22,7 +22,7 @@ class Figure:
         metric: such as ndcg@10.
         value: of this model.
         queries: that it is a mean over.
-        base: of its base on the same part; none: not measured.
+        base: of its base on the same part; None: not measured.
         low, high: 95 % interval of the difference to the base.
     """
 

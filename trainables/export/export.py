@@ -25,7 +25,7 @@ from trainables.export.manifest import appearing
 from trainables.export.merge import trained_model
 from trainables.export.mix import ADAPTER_CONFIG, Mix, mixed_model
 from trainables.export.reload import embed_both
-from trainables.model.build import no_bars
+from trainables.model.loaded import no_bars
 from trainables.training.rungs import ADAPTER
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]

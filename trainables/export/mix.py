@@ -98,7 +98,7 @@ class Mix:
 
 
 def mixed_model(mix: Mix, device: str | torch.device | None = None) -> SentenceTransformer:
-    """The mix as a plain model on `device` (none: the first GPU, else the CPU), in float32, to be read and not written:
+    """The mix as a plain model on `device` (None: the first GPU, else the CPU), in float32, to be read and not written:
     weights that no member changes are shared with the process's other models of the base.
 
     Raises:

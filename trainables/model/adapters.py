@@ -20,9 +20,14 @@ _LAYER = r"(.*?\.\d+)\."  # up to the number of the layer
 def resolve_targets(model: PreTrainedModel, targets: str, last_n: int | None = None) -> list[str]:
     """Full names of the linear modules that `targets` means in `model` (real or on the meta device).
 
-    last_n: only the last n layers. The pooler is never among them: mean, CLS and last-token pooling read the hidden
-    states, so it gets no gradient. Raises InputError, naming the linear modules that exist, when a target matches
-    nothing or is missing from some of the layers.
+    The pooler is never among them: mean, CLS and last-token pooling read the hidden states, so it gets no gradient.
+
+    Args:
+        last_n: only the last n layers; None: all.
+
+    Raises:
+        InputError: a target matches nothing or is missing from some of the layers. It names the linear modules that
+            exist.
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     layers = _by_layer(model, linears)
@@ -62,7 +67,8 @@ def lora_config(config: TrialConfig, model: PreTrainedModel) -> LoraConfig:
 def trained_names(model: PreTrainedModel, last_n: int | None = None) -> list[str]:
     """Names of the parameters that full fine-tuning trains: all, or those of the last n layers; never the pooler.
 
-    Raises InputError when the model has fewer than n layers.
+    Raises:
+        InputError: the model has fewer than n layers.
     """
     names = [name for name, _ in model.named_parameters() if not name.startswith("pooler.")]
     if last_n is None:

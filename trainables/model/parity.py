@@ -20,7 +20,8 @@ from evaluation.errors import InputError
 from trainables.bases import hub
 from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
-from trainables.model.build import build_model, no_bars
+from trainables.model.build import build_model
+from trainables.model.loaded import no_bars
 from trainables.model.precision import resolve_attention, resolve_device, resolve_precision
 
 MIN_COSINE = 0.999  # 8 bits of mantissa (bf16) cost about 0.0001 on a real base

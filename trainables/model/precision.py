@@ -24,7 +24,7 @@ class Device:
     Attributes:
         kind: cpu, cuda, or another of torch's names.
         bf16: it multiplies bf16 matrices itself (Ampere or newer; AMX or AVX512-BF16 on a CPU).
-        capability: compute capability of a CUDA device; none on others.
+        capability: compute capability of a CUDA device; None on others.
         flash_attn: the flash-attn package is installed.
     """
 
@@ -38,8 +38,10 @@ class Device:
 class Precision:
     """How a trial computes.
 
-    name: bf16, fp16 or fp32. weights: dtype of the base's frozen weights; adapters and fully trained weights are
-    always float32. bf16, fp16: the flags of the trainer's arguments (autocast).
+    Attributes:
+        name: bf16, fp16 or fp32.
+        weights: dtype of the base's frozen weights; adapters and fully trained weights are always float32.
+        bf16, fp16: the flags of the trainer's arguments (autocast).
     """
 
     name: Literal["bf16", "fp16", "fp32"]
@@ -65,7 +67,7 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def describe(device: str | torch.device | None = None) -> Device:
-    """What this machine says of one of its devices; none: as resolve_device."""
+    """What this machine says of one of its devices; None: as resolve_device."""
     place = resolve_device(device)
     if place.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -79,8 +81,10 @@ def describe(device: str | torch.device | None = None) -> Device:
 def resolve_precision(config: TrialConfig, device: Device | str | torch.device | None = None) -> Precision:
     """The trial's precision on `device`.
 
-    auto is bf16 where the device multiplies bf16 matrices itself, else fp16 on a GPU and fp32 on a CPU. Raises
-    InputError for fp16 on a CPU, where gradients underflow unscaled.
+    auto is bf16 where the device multiplies bf16 matrices itself, else fp16 on a GPU and fp32 on a CPU.
+
+    Raises:
+        InputError: fp16 on a CPU, where gradients underflow unscaled.
     """
     place = device if isinstance(device, Device) else describe(device)
     if config.precision == "auto":
@@ -105,7 +109,7 @@ def resolve_attention(
     device: Device | str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[AttentionName | None, str | None]:
-    """The attention implementation (none: what the base's own code takes), and a note when it is not what was asked.
+    """The attention implementation (None: what the base's own code takes), and a note when it is not what was asked.
 
     Flash attention takes 16-bit numbers alone. Where the weights are float32 it gets them from autocast, under which
     only the training and the dev evaluation run: whatever else embeds with the model would fail. So it is for 16-bit

@@ -20,7 +20,7 @@ from evaluation.errors import InputError
 from evaluation.files import usual_modes
 from trainables.bases.families import resolve_base, usable_positions
 from trainables.config import TrialConfig
-from trainables.model.build import no_bars
+from trainables.model.loaded import no_bars
 
 # <pad> has id 1, as in RoBERTa, whose positions start after it.
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -40,7 +40,10 @@ def make_stand_in(
 
     It has the base's architecture, layers (or `layers` of them), positions, prompts, pooling and maximum length, with
     `width` for the hidden size and a vocabulary of at most `vocabulary` pieces. Works without network for the known
-    families. Raises InputError when nothing is known of the base.
+    families.
+
+    Raises:
+        InputError: nothing is known of the base.
     """
     base = resolve_base(config)
     path = folder / config.base.rstrip("/").rsplit("/", 1)[-1]

@@ -104,7 +104,8 @@ def estimate_memory(
 ) -> Memory:
     """Estimated peak memory of a trial whose texts are all of its maximum length; see the module's formula.
 
-    own_negatives: of the training row that brings the most; none: unknown.
+    Args:
+        own_negatives: of the training row that brings the most; None: unknown.
     """
     base = base or resolve_base(config)
     counts = _count(config, meta_model(base))
@@ -155,8 +156,13 @@ def fit_to_memory(
 
     The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass) with
     the largest micro-batch that fits, a power of two of tokens; then gradient checkpointing besides.
-    own_negatives: see estimate_memory. A base that runs code of its own is left as it is: what its figures mean is
-    not known. Raises InputError when not even one text at a time fits.
+    A base that runs code of its own is left as it is: what its figures mean is not known.
+
+    Args:
+        own_negatives: as in `estimate_memory`.
+
+    Raises:
+        InputError: not even one text at a time fits.
     """
     budget = int(HEADROOM * device_memory)
     base = resolve_base(config)
@@ -189,8 +195,9 @@ def fit_to_memory(
 def negatives_of_a_pair(config: TrialConfig, own: int | None) -> int:
     """Negatives that a training pair has in a trial: mined ones, or the data's own.
 
-    own: of the training row that brings the most; none: unknown, and taken for as many as the configuration asks for
-    beyond the default.
+    Args:
+        own: of the training row that brings the most; None: unknown, and taken for as many as the configuration asks
+            for beyond the default.
     """
     if config.batches == "mined":
         return config.hard_negatives

@@ -27,11 +27,15 @@ from trainables.plan.memory import GIB, HEADROOM, DeviceKind, count_parameters, 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One configuration of a plan. Memory in bytes; steps are optimizer steps, None when the data is unknown.
+    """One configuration of a plan.
 
-    trainable, total, share, memory: None for a base that runs code of its own: only its weights would tell. fits:
-    whether the estimate stays under the device's memory, None when that is unknown. advice: the fields of the
-    configuration that would make it fit.
+    Attributes:
+        trainable, total, share: parameters that are trained, all, and the first as a share of the second; None for a
+            base that runs code of its own: only its weights would tell.
+        memory: estimated, in bytes; None: likewise.
+        steps: of the optimizer; None: the data is unknown.
+        fits: whether the estimate stays under the device's memory; None: that is unknown.
+        advice: the fields of the configuration that would make it fit.
     """
 
     base: str
@@ -67,13 +71,15 @@ def plan_rows(
     workers: int = 1,
     own_negatives: int | None = None,
 ) -> list[PlanRow]:
-    """One row for each configuration.
+    """One row for each configuration. Nothing is downloaded but small JSON files, and those only when the hub answers.
 
-    train_pairs: pairs of the training part, for the number of steps. device: what the trials run on; none: what this
-    machine has. device_memory: bytes of it that a trial may take; none: a GPU's own memory when it is one of this
-    machine, else unknown. workers: processes that share out a trial's batches, each on such a device. own_negatives: of
-    the training row that brings the most; none: unknown. Nothing is downloaded but small JSON files, and those only
-    when the hub answers.
+    Args:
+        train_pairs: pairs of the training part, for the number of steps; None: unknown.
+        device: what the trials run on; None: what this machine has.
+        device_memory: bytes of it that a trial may take; None: a GPU's own memory when it is one of this machine, else
+            unknown.
+        workers: processes that share out a trial's batches, each on such a device.
+        own_negatives: of the training row that brings the most; None: unknown.
 
     Raises:
         InputError: an unknown base, targets that match nothing, a max_length beyond the base's positions.

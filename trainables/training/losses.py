@@ -38,7 +38,7 @@ def make_loss(model: SentenceTransformer, config: TrialConfig, guide: SentenceTr
 
     Args:
         model: the trial's model.
-        guide: gist only; none: the trial's base.
+        guide: gist only; None: the trial's base.
 
     Raises:
         InputError: matryoshka sizes above the model's.

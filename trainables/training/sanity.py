@@ -35,7 +35,8 @@ class SanityGate(TrainerCallback):
     a long one are too small to show in 16-bit arithmetic. A loss that is logged as NaN or infinite ends the trial at
     once; the trainer must run with logging_nan_inf_filter=False, or it hides them.
 
-    Raises (from within the training): TrialFailed.
+    Raises:
+        TrialFailed: from within the training.
     """
 
     def __init__(self, config: TrialConfig, model: SentenceTransformer, probe: str) -> None:

@@ -13,13 +13,14 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-import trainables.model.build as model_module
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, BASES, TEXTS, TinyBase
 from trainables.config import TrialConfig
 from trainables.export.merge import trained_model
 from trainables.export.mix import Mix, mixed_model
-from trainables.model.build import build_model, forget_bases, own_weights, training_prompts
+from trainables.model import loaded
+from trainables.model.build import build_model, own_weights, training_prompts
+from trainables.model.loaded import forget_bases
 from trainables.model.precision import resolve_attention, resolve_precision
 from trainables.model.stand_ins import make_encoder, make_stand_in
 from trainables.training.checkpoint import save_weights
@@ -206,7 +207,7 @@ def test_converted_copy_is_made_once_and_mapped(tiny_base: TinyBase, tmp_path: P
 def test_a_process_keeps_few_bases(tiny_base: TinyBase) -> None:
     for architecture in ARCHITECTURES:
         build_model(_config(tiny_base(architecture)), "cpu")
-    assert len(model_module._BASES) == model_module.KEPT_BASES
+    assert len(loaded._BASES) == loaded.KEPT_BASES
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -15,8 +15,8 @@ from transformers import BertModel
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, BASES, TEXTS, TinyBase
 from trainables.config import TrialConfig
-from trainables.model import build, parity
-from trainables.model.build import forget_bases
+from trainables.model import loaded, parity
+from trainables.model.loaded import forget_bases
 from trainables.model.parity import check_base, check_weights, parity_key
 from trainables.model.stand_ins import make_stand_in
 
@@ -42,14 +42,14 @@ def test_what_the_spec_sets_itself_is_no_difference(
 
 def test_a_wrong_pooling_is_named(tiny_base: TinyBase, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader takes the first token where the files say mean."""
-    whole = build._read
+    whole = loaded._read
 
     def wrong(*args: Any, **kwargs: Any) -> SentenceTransformer:
         model = whole(*args, **kwargs)
         model[1].__init__(model[1].embedding_dimension, ["cls"])  # type: ignore[misc]
         return model
 
-    monkeypatch.setattr(build, "_read", wrong)
+    monkeypatch.setattr(loaded, "_read", wrong)
     forget_bases()
     with pytest.raises(InputError, match=r"expected at least 0\.999\): pooling cls here, mean in its files") as error:
         check_base(TrialConfig(base=str(tiny_base("bert")), precision="fp32"), None, "cpu")

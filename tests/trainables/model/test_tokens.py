@@ -12,7 +12,8 @@ from sentence_transformers.base.modules import Transformer
 from tests.conftest import ARCHITECTURES, TEXTS, Architecture, TinyBase
 from trainables.config import TrialConfig
 from trainables.model import kept_tokens as tokens_module
-from trainables.model.build import build_model, forget_bases
+from trainables.model.build import build_model
+from trainables.model.loaded import forget_bases
 
 
 def same(got: dict[str, Any], expected: dict[str, Any]) -> bool:
