@@ -41,7 +41,7 @@ def test_the_recorded_commit_is_never_that_of_a_repository_around_the_installed_
         text=True,
         check=True,
     ).stdout.split()
-    assert shown == [str(tmp_path / "site-packages" / "search" / "record.py"), "None"]
+    assert shown == [str(tmp_path / "site-packages" / "search" / "spec" / "record.py"), "None"]
 
 
 def test_a_machine_without_git_records_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

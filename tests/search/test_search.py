@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from search import open_run
 from search.results.benchmark import Benchmark
 from search.results.leaderboard import read_leaderboard
 from search.screen.console import make_console
@@ -168,6 +169,19 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
     assert "bases: embedded as plain float32 embeds them" in done.output
     _, verdict = gain(Benchmark.read(done.run / "benchmark.json"), "concept", base_kept=False)
     assert verdict in " ".join(done.output.split())
+
+
+def test_a_real_run_opens_in_python_with_its_tables_and_its_model(done: Done) -> None:
+    run = open_run(done.run)
+    trials, curves = run.leaderboard(), run.curves()
+    assert sorted(trials.index) == [t.number for t in journal(done.run).trials]
+    assert set(zip(curves["trial"], curves["rung"], strict=True)) == {
+        (t.number, rung) for t in journal(done.run).trials for rung in t.intermediate_values
+    }
+    assert set(run.benchmark()["protocol"]) == {"concept", "definition"}
+    told = Benchmark.read(done.run / "benchmark.json").protocols["concept"].comparisons["ndcg@10"]
+    assert run.movers()["after"].mean() == pytest.approx(told.other)
+    assert run.model().encode_query("DGFiP").shape == (32,)
 
 
 def test_every_file_of_a_run_is_as_readable_as_the_umask_says(done: Done) -> None:
