@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.benchmark.task_files import load_tasks
+from evaluation.compare import compare
 from evaluation.embeddings import unit_rows
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, TaskEmbeddings, score_embeddings
 from evaluation.task import Protocol, RetrievalTask
 from search.paths import MODELS, RunFolder
-from search.results.benchmark import Benchmark, DevAndTest, Optimism, Part, Winner
+from search.results.benchmark import Benchmark, Candidate, DevAndTest, Guard, Optimism, Part, Share, Winner
 from search.results.choice import choose, mark_tied
+from search.results.guard import GENERAL
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
+from search.results.pick import pick
 from search.spec.load import load_spec
 from search.spec.record import write_spec as write_record
 from search.spec.sections import SearchSpec
@@ -136,17 +140,49 @@ def end(run: Path, spec: SearchSpec, study: Study) -> list[Row]:
         before.save(folder.scores("base", protocol))
         after.save(folder.scores("best", protocol))
         protocols[protocol] = Part.of(task, before, after, DEFAULT_METRICS)
+    candidates, guard = toy_candidates(folder, choice.row, noises)
     base_dev = toy_scores(load_task(folder.data, "dev"), noises["base"]).means[METRIC]
     test = protocols["concept"]
     Benchmark(
         metric=METRIC,
         base=chosen.base,
-        best=Winner(choice.row.trial, "best", 1.0),
+        best=Winner(choice.row.trial, "best", 1.0, candidates[0].name),
         protocols=protocols,
         optimism=Optimism(
             best=DevAndTest(choice.row.metrics[METRIC], test.best[METRIC]),
             base=DevAndTest(base_dev, test.base[METRIC]),
         ),
         seconds={"data": 0.2, "ray": 3.0, "trials": 40.0, "merge": 1.0, "benchmark": 2.0},
+        candidates=candidates,
+        guard=guard,
     ).write(folder.benchmark)
     return rows
+
+
+def toy_candidates(run: RunFolder, row: Row, noises: dict[str, float]) -> tuple[tuple[Candidate, ...], Guard]:
+    """The chosen trial and strengths of it: noise falls from the base's with each, on the guard it rises."""
+    (whole,) = load_tasks(GENERAL)
+    kept = list(whole.queries)[:60]
+    queries, qrels, groups = ({q: part[q] for q in kept} for part in (whole.queries, whole.qrels, whole.groups))
+    task = RetrievalTask("guard", whole.corpus, queries, qrels, groups)
+    dev, forgotten = load_task(run.data, "dev"), toy_scores(task, noises["best"])
+    single, found = toy_scores(dev, noises["best"]), []
+    for strength in (1.0, 0.5, 0.75, 1.25):
+        noise = noises["base"] + strength * (noises["best"] - noises["base"])
+        scores, guard = toy_scores(dev, noise), toy_scores(task, noises["best"] * (1 + 0.2 * strength))
+        against = None if strength == 1 else compare(single, scores, METRIC)
+        found.append(
+            Candidate(
+                f"trial-{row.trial}" if strength == 1 else f"trial-{row.trial}@{strength:g}",
+                (Share(row.trial, Path(row.checkpoint).name),),
+                strength,
+                scores.means[METRIC],
+                guard.means[METRIC],
+                compare(forgotten, guard, METRIC),
+                against,
+                None if against is None else compare(forgotten, guard, METRIC),
+            )
+        )
+    part = Part.of(task, forgotten, toy_scores(task, noises["best"] * 1.2), DEFAULT_METRICS)
+    chosen = pick(found[:1], 0.01)
+    return tuple(found), Guard(0.01, chosen.within, chosen.reason, part)

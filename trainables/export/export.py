@@ -23,7 +23,7 @@ from trainables.config import TrialConfig
 from trainables.export.backends import Format, check_installed, write_backend
 from trainables.export.manifest import appearing
 from trainables.export.merge import trained_model
-from trainables.export.mix import ADAPTER_CONFIG, Mix, mixed_model
+from trainables.export.mix import ADAPTER_CONFIG, Mix, check_mix, mixed_model
 from trainables.export.reload import embed_both
 from trainables.model.loaded import no_bars
 from trainables.training.rungs import ADAPTER
@@ -119,6 +119,7 @@ def export_model(
     form = form or Form()
     asked = list(queries[: PROBE_TEXTS // 2])
     probe = {"queries": asked, "passages": list(passages[: PROBE_TEXTS - len(asked)])}
+    check_mix(mix)
     with appearing(dest, force) as aside:
         if form.adapter_only:
             _write_adapter(mix, aside)

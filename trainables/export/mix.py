@@ -105,19 +105,30 @@ def mixed_model(mix: Mix, device: str | torch.device | None = None) -> SentenceT
         InputError: members of several bases, poolings or prompts; weights that are missing, unreadable, of another
             base, or not finite.
     """
-    _check_alike(mix)
-    model = build_model(mix.config, "cpu", dtype=torch.float32)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    updates = [
-        (mix.strength * member.weight, _read(member, shapes))
-        for member in mix.members
-        if member.config.method != "none"
-    ]
+    model, updates = _opened(mix)
     for name, parameter in model.named_parameters():
         touching = [(amount, update) for amount, update in updates if update.changes(name)]
         if touching:
             parameter.data = _mixed(name, parameter.data, touching)
     return model.to(resolve_device(device)).eval()
+
+
+def check_mix(mix: Mix) -> None:
+    """Read what would be mixed, and mix nothing.
+
+    Raises:
+        InputError: as `mixed_model`, NaN and infinity apart.
+    """
+    _opened(mix)
+
+
+def _opened(mix: Mix) -> tuple[SentenceTransformer, list[tuple[float, _Update]]]:
+    """The base, and how much of which member is mixed into it."""
+    _check_alike(mix)
+    model = build_model(mix.config, "cpu", dtype=torch.float32)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    trained = [member for member in mix.members if member.config.method != "none"]
+    return model, [(mix.strength * member.weight, _read(member, shapes)) for member in trained]
 
 
 class _Update(Protocol):

@@ -20,11 +20,11 @@ from search.cli import cli
 from search.report.axes import Axis
 from search.report.figures import front
 from search.report.gather import RunData, gather
-from search.report.page import verdict
+from search.report.page import cost, verdict
 from search.report.write import write_report
 from search.results.benchmark import Benchmark
 from search.results.leaderboard import read_leaderboard
-from search.screen.summary import pool
+from search.screen.summary import guarded, picked, pool
 from tests.kit.toy_run import METRIC, make_run
 from trainables.data.prepared import load_task
 
@@ -218,6 +218,40 @@ def test_the_report_says_no_more_than_the_interval_does(data: RunData) -> None:
     assert with_interval(-0.03, -0.01)[0] == "bad"
     assert with_interval(-0.01, 0.01)[0] == "open"
     assert "No gain is shown" in with_interval(0.0, 0.01)[1]
+
+
+def test_candidates_and_guard_have_a_table_a_curve_and_a_sentence(run: Path, page: Page) -> None:
+    benchmark = Benchmark.read(run / "benchmark.json")
+    assert benchmark.guard is not None
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert {"candidates", "plot-strengths"} <= ids
+    assert benchmark.guard.reason in page.text
+    assert guarded(benchmark) in page.text
+    for candidate in benchmark.candidates:
+        assert candidate.name in page.text
+        assert f"{candidate.guard:.4f}" in page.text
+    plots = json.loads(next(code for code in page.code if '"strengths"' in code[:200_000]))
+    (curve,) = plots["strengths"]["data"]
+    assert curve["text"] == ["0.5", "0.75", "1", "1.25"]
+
+
+def test_the_bytes_of_a_run_are_told(run: Path, data: RunData) -> None:
+    told = dict(cost(data))["disk"]
+    assert "embtune clean" in told
+    assert "data/ " in told
+    whole = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    assert 0 < sum(data.disk.values()) <= whole  # the report itself came later
+
+
+def test_a_benchmark_of_before_candidates_still_reads(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "old")
+    path = tmp_path / "old" / "benchmark.json"
+    document = json.loads(path.read_text())
+    del document["candidates"], document["guard"], document["best"]["candidate"]
+    path.write_text(json.dumps(document))
+    page = Page(write_report(tmp_path / "old").read_text(encoding="utf-8"))
+    assert "candidates" not in {attributes.get("id") for _, attributes in page.tags}
+    assert (picked(Benchmark.read(path)), guarded(Benchmark.read(path))) == ("", "")
 
 
 def test_an_older_benchmark_without_optimism_still_reads(run: Path, tmp_path: Path) -> None:
