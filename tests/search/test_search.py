@@ -166,7 +166,10 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
     assert comparison["low"] <= comparison["difference"] <= comparison["high"]
     assert benchmark["best"]["reload_cosine"] >= 0.9999
     assert "SentenceTransformer(" in done.output
-    assert "bases: embedded as plain float32 embeds them" in done.output
+    assert benchmark["candidates"][0]["strength"] == 1
+    assert benchmark["best"]["candidate"] in {candidate["name"] for candidate in benchmark["candidates"]}
+    assert benchmark["guard"]["part"]["queries"] == 405
+    assert "Guard: on 405 questions that nothing was tuned on" in " ".join(done.output.split())
     _, verdict = gain(Benchmark.read(done.run / "benchmark.json"), "concept", base_kept=False)
     assert verdict in " ".join(done.output.split())
 
@@ -241,6 +244,7 @@ def test_a_search_continues_an_earlier_run_and_checks_what_was_forgotten(done: D
     finished = embtune("search", "next.yaml", cwd=done.folder)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "No-forgetting check" in finished.stdout
+    assert "bases: embedded as plain float32 embeds them" in finished.stdout
     run = done.folder / "runs" / "next"
     parts = {part: (run / "data" / f"{part}.jsonl").read_text() for part in ("train", "test", "old_test")}
     assert parts["old_test"] == (done.run / "data" / "test.jsonl").read_text()
