@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,12 @@ def toy_candidates(run: RunFolder, row: Row, noises: dict[str, float]) -> tuple[
     """The chosen trial and strengths of it: noise falls from the base's with each, on the guard it rises."""
     (whole,) = load_tasks(GENERAL)
     kept = list(whole.queries)[:60]
-    queries, qrels, groups = ({q: part[q] for q in kept} for part in (whole.queries, whole.qrels, whole.groups))
-    task = RetrievalTask("guard", whole.corpus, queries, qrels, groups)
+    task = replace(
+        whole,
+        queries={q: whole.queries[q] for q in kept},
+        qrels={q: whole.qrels[q] for q in kept},
+        groups={q: whole.groups[q] for q in kept},
+    )
     dev, forgotten = load_task(run.data, "dev"), toy_scores(task, noises["best"])
     single, found = toy_scores(dev, noises["best"]), []
     for strength in (1.0, 0.5, 0.75, 1.25):
