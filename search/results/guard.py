@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import search
 from evaluation.benchmark.task_files import load_tasks
 from evaluation.errors import InputError
 from evaluation.files import read_jsonl
@@ -13,7 +12,7 @@ from evaluation.task import RetrievalTask, fold, named
 from search.paths import RunFolder
 from search.spec.load import GuardSpec
 
-GENERAL = Path(search.__file__).parent / "presets" / "general.jsonl"  # written for this: general knowledge, fr and en
+GENERAL = Path(__file__).parents[1] / "presets" / "general.jsonl"  # written for this: general knowledge, fr and en
 SHOWN = 60  # characters of a text in an error
 
 

@@ -162,7 +162,8 @@ def toy_candidates(run: RunFolder, row: Row, noises: dict[str, float]) -> tuple[
     """The chosen trial and strengths of it: noise falls from the base's with each, on the guard it rises."""
     (whole,) = load_tasks(GENERAL)
     kept = list(whole.queries)[:60]
-    queries, qrels, groups = ({q: part[q] for q in kept} for part in (whole.queries, whole.qrels, whole.groups))
+    queries, qrels = {q: whole.queries[q] for q in kept}, {q: whole.qrels[q] for q in kept}
+    groups = {q: whole.groups[q] for q in kept}
     task = RetrievalTask("guard", whole.corpus, queries, qrels, groups)
     dev, forgotten = load_task(run.data, "dev"), toy_scores(task, noises["best"])
     single, found = toy_scores(dev, noises["best"]), []

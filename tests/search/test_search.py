@@ -249,7 +249,7 @@ def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> 
         staging.settle(make_console())
     (kept,) = tmp_path.glob("toy-*")
     assert (kept / "study.journal").read_bytes() == (done.run / "study.journal").read_bytes()
-    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["data", "spec.json"]
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["data", "guard", "spec.json"]
 
 
 def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ from trainables.prepare import prepare
 from trainables.training.rungs import ADAPTER, SCORES
 
 METRIC = "ndcg@10"
-TRIALS = {  # number -> how it was trained; 3 is on another base, 4 is not tied
+TRIALS: dict[int, dict[str, Any]] = {  # number -> how it was trained; 3 is on another base, 4 is not tied
     0: {"r": 4, "targets": "qv"},
     1: {"r": 2, "targets": "all-linear"},
     2: {"method": "full"},
