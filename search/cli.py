@@ -116,8 +116,8 @@ def merge(models: tuple[Path, ...], dest: Path, weights: str | None, force: bool
 @click.option("--yes", is_flag=True, help="do not ask")
 def clean(run: Path, yes: bool) -> None:
     """Free what an ended run no longer needs: its cache, and the weights of trials that are in no candidate."""
+    from search.clean import removable, remove
     from search.report.page import size_text
-    from search.results.clean import removable, remove
 
     found = removable(run)
     if not found:
