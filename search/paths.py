@@ -40,7 +40,7 @@ class RunFolder:
     @property
     def guard(self) -> Path:
         """Questions that say what was forgotten, a BEIR folder."""
-        return self.data / "guard"
+        return self.path / "guard"
 
     @property
     def journal(self) -> Path:

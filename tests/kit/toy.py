@@ -33,8 +33,12 @@ def trial_data(folder: Path, concepts: int = 60) -> TrialData:
 
 
 def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> Path:
-    """A spec of a few short trials on a tiny base."""
+    """A spec of a few short trials on a tiny base, and a guard of a few questions: the general one has 405."""
     write_pairs(folder / "pairs.jsonl", concepts)
+    rows = (
+        {"anchor": f"Où est la gare {n} ?", "positive": f"Près du pont {n * 7}.", "concept": str(n)} for n in range(12)
+    )
+    (folder / "guard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     spec: dict[str, Any] = {
         "name": "toy",
         "data": {"source": "pairs.jsonl"},
@@ -51,6 +55,7 @@ def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> 
         "sampler": {"startup": 2},
         "budget": {"trials": 5},
         "resources": {"concurrent": 1},
+        "guard": {"source": "guard.jsonl"},
     }
     for key, value in changes.items():
         spec[key] = {**spec[key], **value} if isinstance(value, dict) and key in spec else value

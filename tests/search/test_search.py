@@ -66,7 +66,7 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
     run = folder / "runs" / "toy"
     # Among a part's own passages these few steps tell trials apart, so that one of them is stopped.
     start, data = [{"r": 4, "targets": "qv", "lr": 5e-3}], {"distractors": False}
-    spec = write_spec(folder, tiny_base("xlm-roberta"), start=start, data=data)
+    spec = write_spec(folder, tiny_base("xlm-roberta"), start=start, data=data, guard={"source": None})
     process = subprocess.Popen(
         [*EMBTUNE, "search", str(spec)],
         cwd=folder,
@@ -265,7 +265,7 @@ def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> 
         staging.settle(make_console())
     (kept,) = tmp_path.glob("toy-*")
     assert (kept / "study.journal").read_bytes() == (done.run / "study.journal").read_bytes()
-    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["data", "spec.json"]
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["data", "guard", "spec.json"]
 
 
 def test_a_second_search_in_one_folder_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:
