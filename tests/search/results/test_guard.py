@@ -126,10 +126,10 @@ def test_the_run_keeps_a_copy_of_its_guard(tmp_path: Path) -> None:
 
 
 def test_a_run_that_began_without_a_guard_goes_on_with_the_general_one(tmp_path: Path) -> None:
-    spec = load_spec(write_spec(tmp_path, Path("some/base")))
+    spec = load_spec(write_spec(tmp_path, Path("some/base"), guard={"source": None}))
     stored = spec.model_dump(mode="json")
     del stored["guard"]
     check_same_search(spec, stored, tmp_path)
-    other = load_spec(write_spec(tmp_path, Path("some/base"), guard={"tolerance": 0.5}))
+    other = load_spec(write_spec(tmp_path, Path("some/base"), guard={"source": None, "tolerance": 0.5}))
     with pytest.raises(InputError, match=r"guard\.tolerance was 0\.01 and is now 0\.5"):
         check_same_search(other, stored, tmp_path)
