@@ -164,7 +164,7 @@ def hub(base: Path) -> Iterator[str]:
 
 def test_the_code_of_a_hub_base_is_fetched_where_it_is_trusted_and_not_elsewhere(hub: str, tmp_path: Path) -> None:
     code = (
-        "from trainables import hub\n"
+        "from trainables.bases import hub\n"
         "plain, commit = hub.fetch('house/encoder')\n"
         f"assert commit == '{COMMIT}' and not list(plain.glob('*.py')), list(plain.iterdir())\n"
         "trusted, _ = hub.fetch('house/encoder', code=True)\n"
