@@ -10,6 +10,7 @@ import ir_measures
 import numpy as np
 import pytest
 
+import trainables.prepare as data_module
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores, evaluate
 from evaluation.task import RetrievalTask
@@ -17,7 +18,6 @@ from tests.conftest import TinyBase
 from tests.kit.toy import trial_data
 from tests.trainables.data.test_sources import beir
 from trainables.config import TrialConfig
-from trainables.data import prepared as data_module
 from trainables.data.config import DataConfig
 from trainables.data.prepared import DEV_POOL, REPORT, TrialData, load_report, load_task
 from trainables.dev_pool import make_dev_pool
