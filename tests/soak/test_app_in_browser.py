@@ -22,7 +22,6 @@ from trainables.prepare import prepare
 from trainables.train import train
 
 pytestmark = [
-    pytest.mark.soak,
     # .ci/run installs it where it may; on another machine that is its owner's affair.
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
 ]
