@@ -255,6 +255,13 @@ def test_a_search_continues_an_earlier_run_and_checks_what_was_forgotten(done: D
     assert read_leaderboard(run)[1][0].config["base"] == str(done.run / "best")
     benchmark = json.loads((run / "benchmark.json").read_text())
     assert benchmark["old_test"]["concepts"] == len(old_concepts)
+    # A second guard: every candidate answers to it, the picked one with what the benchmark then finds.
+    assert all(candidate["old_loss"] for candidate in benchmark["candidates"])
+    picked = next(c for c in benchmark["candidates"] if c["name"] == benchmark["best"]["candidate"])
+    found = benchmark["old_test"]["comparisons"][benchmark["metric"]]
+    assert picked["old_loss"]["difference"] == pytest.approx(found["difference"], abs=1e-6)
+    assert picked["old_loss"]["queries"] == benchmark["old_test"]["queries"]
+    assert "test of the run before" in (run / "best" / "README.md").read_text()
 
 
 def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> None:

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 
-from evaluation.retrieval import evaluate
+from evaluation.retrieval import Scores, evaluate
 from evaluation.task import RetrievalTask
 from search.paths import RunFolder
 from search.results.benchmark import Benchmark
 from search.results.candidates import STRENGTHS, compare_candidates, mix_of_candidate
+from search.results.card import candidate_facts
 from search.results.guard import write_guard
 from search.results.leaderboard import Row, read_leaderboard, write_leaderboard
+from search.results.pick import winner
 from search.results.promote import finish
 from search.screen.summary import guarded
 from search.spec.load import load_spec
 from search.spec.record import write_spec as write_record
 from tests.conftest import TinyBase
 from tests.kit.command import embtune_here
+from tests.kit.reload import reloading_here
 from tests.kit.toy import write_spec
 from tests.kit.trained import trained
 from trainables.config import TrialConfig
 from trainables.data.prepared import load_dev
+from trainables.export.card import model_card
 from trainables.export.manifest import verify
 from trainables.export.merge import trained_model
-from trainables.export.mix import mixed_model
+from trainables.export.mix import Mix, mixed_model
 from trainables.prepare import prepare
-from trainables.training.rungs import ADAPTER, SCORES
+from trainables.training.rungs import ADAPTER, SCORES, Rung, complete_rung
 
 METRIC = "ndcg@10"
 TRIALS: dict[int, dict[str, Any]] = {  # number -> how it was trained; 3 is on another base, 4 is not tied
@@ -70,18 +75,32 @@ def ended(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Path
     rows = []
     dev = load_dev(run.data)
     for number, fields in TRIALS.items():
-        checkpoint = run.trial(number) / "checkpoint-8"
         on = other if number == 3 else base
-        config = trained(checkpoint, on, number + 1, scale=0.02, max_length=24, **fields)
-        scores = evaluate(trained_model(config, checkpoint, "cpu"), dev, (METRIC,))
-        scores.save(checkpoint / SCORES)
+        for rung in (2, 3):  # of 3; the first of them is said to have scored 0
+            checkpoint = run.trial(number) / f"checkpoint-{4 * rung}"
+            config = trained(checkpoint, on, 10 * number + rung, scale=0.02, max_length=24, **fields)
+            scores = evaluate(trained_model(config, checkpoint, "cpu"), dev, (METRIC,))
+            _mark(checkpoint, rung, scores, scores.means[METRIC] * (rung == 3))
         rows.append(_row(number, config, scores.means, str(checkpoint)))
     rows.sort(key=lambda row: -(row.score or 0))
     rows = [replace(row, rank=rank) for rank, row in enumerate(rows, 1)]
     write_leaderboard(rows, METRIC, run.path)
-    single = next(row for row in rows if row.tied and row.trial != 3)
+    single = next(row for row in rows if row.trial in (0, 1))
     finish(run, "toy", METRIC, asdict(single), 0.01, "cpu").write(run.benchmark)
     return run.path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process() -> Iterator[None]:
+    with reloading_here():
+        yield
+
+
+def _mark(checkpoint: Path, rung: int, scores: Scores, value: float) -> None:
+    """Leave in the trial's folder what a trial leaves that has reached a rung."""
+    means = {METRIC: value}
+    done = Rung(rung, 3, 4 * rung, 12, 8, 1.0, 1.0, 1.0, 10, 100, means, means, str(checkpoint))
+    complete_rung(done, scores, METRIC)
 
 
 def _row(number: int, config: TrialConfig, means: dict[str, float], checkpoint: str) -> Row:
@@ -112,6 +131,7 @@ def test_the_best_single_comes_first_and_each_kind_is_there(ended: Path) -> None
     assert any(name.startswith("trial-3:") for name in names), "the other base's best"
     assert {"greedy-soup", "uniform-soup"} & names
     assert 4 not in {share.trial for c in benchmark.candidates for share in c.members}, "it is not tied"
+    assert "last-rungs" in names
     assert {c.strength for c in benchmark.candidates} == {1.0, *STRENGTHS}
     assert all(sum(share.weight for share in c.members) == pytest.approx(1) for c in benchmark.candidates)
 
@@ -124,6 +144,30 @@ def test_a_soup_holds_the_single_and_does_not_fall_on_dev(ended: Path) -> None:
     uniform = [c for c in benchmark.candidates if c.name == "uniform-soup"]
     assert all({share.trial for share in c.members} == {0, 1, 2} for c in uniform)
     assert soups or uniform
+
+
+def test_the_last_rungs_of_the_best_trial_are_averaged(ended: Path) -> None:
+    folder, benchmark = RunFolder(ended), benchmark_of(ended)
+    rungs = benchmark.candidate("last-rungs")
+    (trial,) = rungs.trials
+    assert trial == benchmark.candidates[0].members[0].trial
+    assert [(share.checkpoint, share.weight) for share in rungs.members] == [
+        ("checkpoint-12", 0.5),
+        ("checkpoint-8", 0.5),
+    ]
+    _, rows = read_leaderboard(ended)
+    mixed = dict(mixed_model(mix_of_candidate(folder, rows, rungs), "cpu").named_parameters())
+    config = TrialConfig.model_validate(next(row.config for row in rows if row.trial == trial))
+    halves = [
+        dict(mixed_model(Mix.of(config, folder.trial(trial) / share.checkpoint), "cpu").named_parameters())
+        for share in rungs.members
+    ]
+    for name, weight in mixed.items():
+        assert torch.allclose(weight, (halves[0][name] + halves[1][name]) / 2, atol=1e-6), name
+    card = model_card(mix_of_candidate(folder, rows, rungs), candidate_facts(folder, "toy", rows, rungs, METRIC))
+    assert f"The last 2 rungs of trial {trial} of the search toy, averaged in float32." in card
+    assert "weights checkpoint-8" in card
+    assert "The merged weights of these rungs were averaged." in card
 
 
 def test_scores_are_those_of_the_merged_model_in_float32(ended: Path) -> None:
@@ -156,15 +200,24 @@ def test_best_is_the_picked_candidate_and_its_card_tells_of_the_guard(ended: Pat
 
 
 def test_what_no_strength_can_keep_is_said_in_the_card(run: Path) -> None:
-    """With a base that nothing may lose against: the guard answers to the base alone."""
-    folder = RunFolder(run)
+    """With a tolerance just below what the strength loses that loses least."""
+    folder, before = RunFolder(run), benchmark_of(run)
+    won = winner(before.candidates)
+    tolerance = min(c.lost for c in before.candidates if c.members == won.members) - 1e-6
     _, rows = read_leaderboard(run)
-    best = next(row for row in rows if row.trial == benchmark_of(run).candidates[0].members[0].trial)
-    compared = compare_candidates(folder, rows, best, METRIC, 0.0, "cpu")
-    losses = [c.lost for c in compared.candidates if c.members == compared.picked.members]
-    assert compared.guard.within == (compared.picked.lost <= 0)
-    assert compared.guard.within or min(losses) > 0 or compared.picked.strength == 1
-    assert compared.guard.tolerance == 0.0
+    best = next(row for row in rows if row.trial == before.candidates[0].members[0].trial)
+    benchmark = finish(folder, "toy", METRIC, asdict(best), tolerance, "cpu")
+    assert benchmark.guard is not None
+    assert not benchmark.guard.within
+    assert benchmark.best.candidate == won.name
+    assert json.loads((folder.best / "embtune.json").read_text())["candidate"] == won.name
+    told = (
+        f"It loses {won.lost:.4f} on {won.lost_on}, more than the {tolerance:g} that guard.tolerance accepts, and so "
+        "does every weaker strength that was tried: it is kept."
+    )
+    assert told in (folder.best / "README.md").read_text()
+    assert "MORE than" in guarded(benchmark)
+    verify(folder.best)
 
 
 def test_a_trial_whose_weights_are_gone_is_left_out(run: Path) -> None:
@@ -172,7 +225,8 @@ def test_a_trial_whose_weights_are_gone_is_left_out(run: Path) -> None:
     _, rows = read_leaderboard(run)
     single = benchmark_of(run).candidates[0].members[0].trial
     gone = next(trial for trial in (0, 1) if trial != single)
-    (folder.trial(gone) / "checkpoint-8" / ADAPTER).unlink()
+    for adapter in folder.trial(gone).glob(f"*/{ADAPTER}"):
+        adapter.unlink()
     best = next(row for row in rows if row.trial == single)
     compared = compare_candidates(folder, rows, best, METRIC, 0.01, "cpu")
     assert gone not in {share.trial for c in compared.candidates for share in c.members}
@@ -220,12 +274,12 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_written(
 def test_a_corrupted_adapter_and_one_of_another_base_are_told(run: Path, tmp_path: Path) -> None:
     folder = RunFolder(run)
     out = tmp_path / "out"
-    adapter = folder.trial(0) / "checkpoint-8" / ADAPTER
+    adapter = folder.trial(0) / "checkpoint-12" / ADAPTER
     adapter.write_bytes(adapter.read_bytes()[:-40])
     code, said = export(run, out, "--trial", "0")
     assert (code, said.count("\n")) == (2, 1), said
     assert "not a whole safetensors file" in said
-    shutil.copy(folder.trial(3) / "checkpoint-8" / ADAPTER, adapter)
+    shutil.copy(folder.trial(3) / "checkpoint-12" / ADAPTER, adapter)
     code, said = export(run, out, "--trial", "0")
     assert (code, said.count("\n")) == (2, 1), said
     assert not out.exists()
@@ -259,8 +313,11 @@ def test_clean_frees_what_no_candidate_needs_and_asks_before(run: Path, tmp_path
     done = embtune_here("clean", run, "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sum(folder.sizes().values()) < before
-    assert not (folder.trial(4) / "checkpoint-8" / ADAPTER).exists()
-    assert (folder.trial(4) / "checkpoint-8" / SCORES).exists()
+    assert not list(folder.trial(4).glob(f"*/{ADAPTER}"))
+    assert (folder.trial(4) / "checkpoint-12" / SCORES).exists()
+    single = candidates[0].members[0].trial
+    rungs = {trial: len(list(folder.trial(trial).glob(f"*/{ADAPTER}"))) for trial in (0, 1)}
+    assert rungs == {single: 2, 1 - single: 1}  # the best trial's last rungs are a candidate
     assert not [path for path in folder.cache.rglob("*") if path.is_file()]
     rows = read_leaderboard(run)[1]
     assert all(mixed_model(mix_of_candidate(folder, rows, candidate), "cpu") for candidate in candidates)

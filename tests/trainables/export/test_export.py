@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from sentence_transformers import SentenceTransformer
 import trainables.export.export as export_module
 from evaluation.errors import InputError
 from tests.conftest import TEXTS, TinyBase
+from tests.kit.reload import reloading_here
 from tests.kit.trained import trained
 from trainables.config import TrialConfig
-from trainables.export import backends, reload
+from trainables.export import backends
 from trainables.export.backends import load_backend
 from trainables.export.export import Exported, ExportError, Form, export_model
 from trainables.export.manifest import MANIFEST, replace_card, verify
@@ -35,16 +36,10 @@ def trial(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Tria
     return trained(folder, tiny_base("xlm-roberta"), targets="attention"), folder
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reload runs here, without the seconds that a new process's imports take; test_train.py has it in one."""
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        assert command[1:3] == ["-m", reload.__name__]
-        reload.main(*command[3:])
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(export_module.subprocess, "run", run)
+@pytest.fixture(autouse=True, scope="module")
+def in_this_process() -> Iterator[None]:
+    with reloading_here():
+        yield
 
 
 def export(mix: Mix, dest: Path, **options: Any) -> Exported:
