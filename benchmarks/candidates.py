@@ -4,9 +4,9 @@
     python benchmarks/candidates.py --table
 
 PAIRS is a file of rows with a split (train, dev), such as the terminologie data; its folder's name stands for it. The
-first train rows train; its dev rows are cut in two by concept, one half chooses and the other is the test. Each seed is
-a search of its own, on one core and without Ray: its trials, then what `embtune search` compares at its end. Every
-candidate, and the base, is then scored on the test part too, which decides nothing.
+first train rows train; its dev rows are cut in two by concept, one half chooses and the other is the test, each over
+the passages of its part. Each seed is a search of its own, on one core and without Ray: its trials, then what `embtune
+search` compares at its end. Every candidate, and the base, is then scored on the test part too, which decides nothing.
 
 What has ended is in the results file, and a call with the same settings goes on after it. --table writes the tables of
 docs/candidates.md from that file.
@@ -18,7 +18,6 @@ import argparse
 import gc
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -189,9 +188,11 @@ def run_seeds(options: argparse.Namespace) -> None:
         load = os.getloadavg()[0]
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            prepare(split(options.pairs, folder, options.rows), folder, 42, folder / "data")
+            data = split(options.pairs, folder, options.rows).model_copy(update={"distractors": False})
+            prepare(data, folder, 42, folder / "data")
             measured = measure(folder, options.base, seed, options.trials, options.epochs)
-        command = "python benchmarks/candidates.py " + " ".join(sys.argv[1:])
+        told = [f"--{key} {settings[key]}" for key in ("rows", "trials", "epochs", "base")]
+        command = f"python benchmarks/candidates.py $DATA/{name}/{options.pairs.name} {' '.join(told)} --seeds {seed}"
         entry["runs"].append({**measured, "machine": processor(), "load_before": load, "command": command})
         write_whole(options.out, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         print(name, seed, measured["reason"], measured["seconds"], flush=True)

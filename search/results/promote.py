@@ -119,8 +119,8 @@ def put_in_place(
     run: RunFolder, rows: Sequence[Row], picked: Candidate, name: str, metric: str, device: str | None
 ) -> float:
     """Export the candidate beside `best/`, then let it take its place. Returns the lowest cosine of the check."""
-    new, old = (run.best.with_name(f".best.{state}") for state in ("new", "old"))  # of an earlier end of this search
-    for stale in (new, old):
+    new, old = run.beside_best()
+    for stale in (new, old):  # of an earlier end of this search
         shutil.rmtree(stale, ignore_errors=True)
     cosine = export_candidate(run, rows, picked, new, name, metric, device=device).cosine
     if run.best.exists():
