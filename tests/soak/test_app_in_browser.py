@@ -115,8 +115,9 @@ def test_from_a_question_to_a_trained_step(run: Path, demo: Desk, browser: Brows
     assert (row["anchor"], row["positive"]) in zip(data.train["anchor"], data.train["positive"], strict=True)
     (tmp_path / "trial").mkdir()
     # One step over the judged pair and a few beside it.
-    config = TrialConfig(base=str(run / "best"), targets="qv", r=2, batch_size=64, rungs=1, lr=1e-3, epochs=0.02, warmup=0)
-    best = train(config.model_copy(update={"precision": "fp32"}), data, lambda _: None, folder=tmp_path / "trial")
+    one_step = {"batch_size": 64, "rungs": 1, "lr": 1e-3, "epochs": 0.02, "warmup": 0, "precision": "fp32"}
+    config = TrialConfig.model_validate({"base": str(run / "best"), "targets": "qv", "r": 2, **one_step})
+    best = train(config, data, lambda _: None, folder=tmp_path / "trial")
     assert best.step == 1
 
 
