@@ -43,7 +43,7 @@ def candidate_facts(
         name: of the search.
         rows: the leaderboard.
         metric: that was searched.
-        benchmark: of this candidate; null: it was not benchmarked.
+        benchmark: of this candidate; None: it was not benchmarked.
     """
     first = next(row for row in rows if row.trial == candidate.trials[0])
     figures = [Figure("dev", metric, candidate.dev, _dev_queries(run, first))]
