@@ -92,10 +92,16 @@ def export(
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
     wanted = Form(form, precision, adapter_only)
-    export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
-    backend = "" if form == "safetensors" else f", backend={form!r}"
-    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
+    found = export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r})"
     click.echo(f"{dest}: SentenceTransformer{how} loads it")
+    if form != "safetensors":
+        from trainables.export.backends import FILES
+
+        loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
+        click.echo(f"{dest / FILES[form]}: for {loaders}")
+    if found is not None and found.on_dev:
+        click.echo(found.on_dev)
     if repo is not None:
         from trainables.export.upload import push_to_hub
 

@@ -76,16 +76,19 @@ def print_benchmark(benchmark: Benchmark, console: Console, verdict: tuple[str, 
 def candidates_table(benchmark: Benchmark) -> Table:
     """What could have been exported; the model in `best/` in bold."""
     table = Table(title="Candidates: dev and guard, merged, in float32", title_justify="left")
-    for name in ("candidate", "trials", f"dev {benchmark.metric}", "against the single", "guard", "loss to the base"):
+    names = ["candidate", "trials", f"dev {benchmark.metric}", "against the single", "guard", "loss to the base"]
+    continued = any(candidate.old_loss is not None for candidate in benchmark.candidates)
+    for name in (*names, *(["loss on the earlier test"] if continued else [])):
         table.add_column(name, justify="left" if name in ("candidate", "trials") else "right")
     for candidate in benchmark.candidates:
         table.add_row(
             candidate.name,
-            ", ".join(str(share.trial) for share in candidate.members),
+            ", ".join(map(str, candidate.trials)),
             f"{candidate.dev:.4f}",
             interval(candidate.dev_gain),
             f"{candidate.guard:.4f}",
             interval(lost(candidate.loss)),
+            *([interval(candidate.old_loss and lost(candidate.old_loss))] if continued else []),
             style="bold" if candidate.name == benchmark.best.candidate else "",
         )
     return table

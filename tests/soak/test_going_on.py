@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from search import OpenRun, SearchFailedError, open_run, run_search
-from search.results.benchmark import Benchmark
 from tests.conftest import TinyBase
 from tests.kit.command import embtune_here
 from tests.kit.toy import DEMO, write_spec
@@ -50,9 +49,15 @@ def test_another_search_continues_from_it_and_checks_what_was_forgotten(ended: O
     old_concepts = {json.loads(line)["concept"] for line in parts["old_test"].splitlines()}
     assert not old_concepts & {json.loads(line)["concept"] for line in parts["train"].splitlines()}
     assert run.leaderboard()["base"].iloc[0] == str(ended.folder.best)
-    old_test = Benchmark.read(run.folder.benchmark).old_test
-    assert old_test is not None
-    assert old_test.concepts == len(old_concepts)
+    benchmark = json.loads(run.folder.benchmark.read_text())
+    assert benchmark["old_test"]["concepts"] == len(old_concepts)
+    # A second guard: every candidate answers to it, the picked one with what the benchmark then finds.
+    assert all(candidate["old_loss"] for candidate in benchmark["candidates"])
+    picked = next(c for c in benchmark["candidates"] if c["name"] == benchmark["best"]["candidate"])
+    found = benchmark["old_test"]["comparisons"][benchmark["metric"]]
+    assert picked["old_loss"]["difference"] == pytest.approx(found["difference"], abs=1e-6)
+    assert picked["old_loss"]["queries"] == benchmark["old_test"]["queries"]
+    assert "test of the run before" in (run.folder.best / "README.md").read_text()
 
 
 def test_a_search_whose_every_trial_fails_says_so_in_python(tiny_base: TinyBase, tmp_path: Path) -> None:
