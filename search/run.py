@@ -25,8 +25,8 @@ from search.results.table import as_table
 from search.screen.console import make_console
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
-from search.smoke import smoke_spec
 from search.spec.sections import SearchSpec
+from search.spec.smoke import smoke_spec
 from search.spec.space import READ
 from search.staging import Staging, locked
 from search.study.study import Study
