@@ -12,6 +12,7 @@ import click
 
 from search.app.command import try_models
 from search.cluster import commands
+from search.cluster.auth import show_token
 
 FOLDER = click.Path(path_type=Path)
 
@@ -33,6 +34,8 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
     """Search, merge the best trial, benchmark it against its base and export it."""
     from search.spec.load import load_spec
 
+    if address is not None:
+        show_token()
     # What is wrong with it is told before Ray and the rest are imported.
     checked = load_spec(spec, base, resumed=runs if resume and not smoke else None)
     from search.run import search_to_the_end
@@ -45,22 +48,21 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--json", "as_json", is_flag=True, help="the rows as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
-    """Show a run's trials, best first."""
-    from search.paths import RunFolder
+    """Show a run's trials, best first; those so far while it is at work or when it was stopped."""
     from search.results import table
-    from search.results.leaderboard import read_leaderboard
+    from search.results.so_far import ranking
     from search.screen.console import make_console
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
-    metric, rows = read_leaderboard(run)
+    found = ranking(run)
     if as_json:
-        click.echo(RunFolder(run).leaderboard.read_text())
+        click.echo(found.as_json())
     elif as_csv:
-        click.echo(table.as_csv(rows), nl=False)
+        click.echo(table.as_csv(found.rows), nl=False)
     else:
         console = make_console()
-        console.print(table.as_table(rows, metric, title=str(run), width=console.width))
+        console.print(table.as_table(found.rows, found.metric, title=f"{run}{found.title}", width=console.width))
 
 
 @cli.command()
@@ -84,13 +86,19 @@ def export(
     force: bool,
     repo: str | None,
 ) -> None:
-    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
+    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST).
+
+    While the search is at work, or was stopped, the best of its complete trials so far.
+    """
     from search.results.export import export_from_run
+    from search.results.so_far import best_so_far
     from trainables.export.export import Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
     wanted = Form(form, precision, adapter_only)
+    if trial is None and candidate is None and (trial := best_so_far(run)) is not None:
+        click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
     export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
     backend = "" if form == "safetensors" else f", backend={form!r}"
     how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
@@ -237,7 +245,10 @@ def benchmark(
 
 
 cli.add_command(try_models)
-for _command in (commands.submit, commands.status, commands.logs, commands.stop):
+for _command in (
+    *(commands.submit, commands.jobs, commands.status, commands.logs),
+    *(commands.watch, commands.stop),
+):
     cli.add_command(_command)
 
 

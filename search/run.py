@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import InputError, first_line
+from search.cluster.shared_bases import share_bases
 from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
@@ -32,8 +33,9 @@ from search.staging import Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
-from search.tune.ray_internals import dashboard_address
+from search.tune.ray_internals import dashboard_address, dashboard_asks_for_token, submitted_as
 from search.tune.tuner import concurrency, connect, make_tuner
+from search.watch.watchers import watchers
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
 
@@ -58,6 +60,8 @@ def search_to_the_end(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
         spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
+    if address is not None:
+        spec = share_bases(spec, runs)
     for config in {(config.base, config.max_length): config for config in spec.parsed_space.configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
     folder = RunFolder((runs / spec.name).resolve())
@@ -124,7 +128,7 @@ def _run_trials(study: Study, run: RunFolder, concurrent: int, seconds: dict[str
     if not _pooled(run, study.spec, console):
         return False
     with _timed(seconds, "trials"), LiveTable(study, console) as table:
-        make_tuner(study.spec, run.path, study, [table], concurrent).fit()
+        make_tuner(study.spec, run.path, study, [table, *watchers(study, run)], concurrent).fit()
     return True
 
 
@@ -229,7 +233,9 @@ def _report(run: Path, console: Console) -> None:
 
 
 def _how_to_go_on() -> str:
-    """What to type after a stop."""
+    """What to do after a stop."""
+    if submitted_as():
+        return "To go on, submit the same spec again."
     own = [argument for argument in sys.argv[1:] if argument != "--resume"]
     program = [sys.argv[0]] if Path(sys.argv[0]).name == "embtune" else [sys.executable, "-m", "search"]
     return f"To go on: [bold]{escape(shlex.join([*program, *own, '--resume']))}[/]"
@@ -246,7 +252,9 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) ->
     if gpus and not spec.resources.gpus:
         console.print(f"[yellow]The cluster has {gpus:g} GPUs, and trials ask for none[/] (resources: {{gpus: 1}})")
     dashboard = dashboard_address()
-    console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), style="dim")
+    token = " (it asks for a token: `ray get-auth-token` prints it)" if dashboard_asks_for_token() else ""
+    link = f", dashboard http://{dashboard}{token}" if dashboard else ""
+    console.print(f"run folder {run}{link}", style="dim", soft_wrap=True)
 
 
 @contextmanager

@@ -161,6 +161,7 @@ class SearchSpec(Section):
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)
     _start_from: StartFromSpec | None = PrivateAttr(default=None)
+    _local_bases: tuple[str, ...] = PrivateAttr(default=())
     _parsed_space: Space = PrivateAttr()
 
     @field_validator("metric")
@@ -191,6 +192,11 @@ class SearchSpec(Section):
     def started_from(self) -> StartFromSpec | None:
         """The earlier run whose best configurations are written out in `start`."""
         return self._start_from
+
+    @property
+    def local_bases(self) -> tuple[str, ...]:
+        """Folders of the bases that the spec names by relative paths."""
+        return self._local_bases
 
     @property
     def parsed_space(self) -> Space:

@@ -22,7 +22,7 @@ from search.tune.bridge import bridge
 from search.tune.capacity import capacity
 from search.tune.memory_kills import CountMemoryKills
 from search.tune.messages import NUMBER
-from search.tune.ray_internals import take_memory_kills_for_deaths
+from search.tune.ray_internals import listen_on_loopback, take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 
@@ -42,6 +42,8 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
         _require_answer(address)
+    else:
+        listen_on_loopback()
     environment: dict[str, object] = {"env_vars": worker_environment()}
     if address is None:  # Ray gives it to a shell as it stands: a space in its path would end it
         environment["py_executable"] = shlex.quote(sys.executable)
@@ -111,7 +113,7 @@ def make_tuner(
     take_memory_kills_for_deaths()
     searcher, stopper = bridge(study)
     trainable = partial(run_trial, run=str(run), metric=spec.metric, resources=spec.resources)
-    trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
+    trainable.__name__ = f"{spec.name}-worker"  # type: ignore[attr-defined]  # Tune names actors and folders after it
     request = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus or 0}
     if spec.resources.workers > 1:
         request = {"memory": 2**20}  # the processes ask for theirs themselves; Tune wants a request for the trial

@@ -1,0 +1,20 @@
+"""All that follows a search while its trials run, as callbacks of Tune."""
+
+from __future__ import annotations
+
+from ray import tune
+
+from search.paths import RunFolder
+from search.study.study import Study
+from search.tune.ray_internals import joined_running_ray
+from search.watch.board import Board, mean_tokens
+from search.watch.rows import TrialRows
+from trainables.data.prepared import load_report
+
+
+def watchers(study: Study, run: RunFolder) -> list[tune.Callback]:
+    """What shows a search on the dashboard and at its metrics endpoint."""
+    found: list[tune.Callback] = [Board(study, mean_tokens(load_report(run.data)))]
+    if joined_running_ray():
+        found.append(TrialRows(study.spec.name))
+    return found
