@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import re
 import shlex
@@ -25,7 +24,7 @@ from search.cluster.parcel import Parcel, pack
 from search.spec.load import load_spec
 from search.spec.sections import SearchSpec
 from search.spec.smoke import smoke_name
-from search.tune.ray_internals import ask_dashboard, dashboard_asks_for_token
+from search.tune.ray_internals import ask_dashboard, dashboard_asks_for_token, say_nothing_of_packages
 from search.tune.token import refused
 
 PATIENCE_S = 30  # that a cluster may take before it accepts jobs
@@ -45,8 +44,7 @@ class Jobs:
         """
         if urlsplit(address).scheme not in ("http", "https"):
             raise InputError(f"--address {address}: expected the dashboard's address, such as http://127.0.0.1:8265")
-        for name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # a line for each package that is made and sent
+        say_nothing_of_packages()
         self.address = address.rstrip("/")
         with self._answering():
             self.client = JobSubmissionClient(self.address)

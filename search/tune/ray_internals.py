@@ -6,8 +6,10 @@ tests/search/tune/test_ray_internals.py says what is relied on, with a real Ray:
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -82,14 +84,23 @@ def ask_dashboard(client: JobSubmissionClient, path: str) -> Any:
     return response.json()
 
 
-def listen_on_loopback() -> None:
-    """Have the Ray that this process starts take 127.0.0.1 for its address, and so listen there alone.
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """Have the Ray that is started within the block take 127.0.0.1 for its address, and so listen there alone.
 
-    Ray has a variable for that, which it reads when it is imported, for laptops whose firewall would ask otherwise. Its
-    children read the variable; this process has imported it.
+    Ray has a variable for that, for laptops whose firewall would ask otherwise, and reads it when it is imported: its
+    processes will, this one has already.
     """
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    variable, before = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER
+    kept = os.environ.get(variable)
+    os.environ[variable], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(variable)
+        if kept is not None:
+            os.environ[variable] = kept
 
 
 def submitted_as() -> str:
@@ -108,3 +119,9 @@ def describe_job(job: str, told: Mapping[str, str]) -> None:
         info = json.loads(held)
         info["metadata"] = {**(info.get("metadata") or {}), **told}
         head.internal_kv_put(key, json.dumps(info).encode(), True, space)
+
+
+def say_nothing_of_packages() -> None:
+    """Leave out the lines that Ray's job client prints of each folder that it packs and sends."""
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -7,6 +7,7 @@ import os
 import shlex
 import socket
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from search.tune.bridge import bridge
 from search.tune.capacity import capacity
 from search.tune.memory_kills import CountMemoryKills
 from search.tune.messages import NUMBER
-from search.tune.ray_internals import listen_on_loopback, take_memory_kills_for_deaths
+from search.tune.ray_internals import loopback_only, take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 
@@ -42,20 +43,19 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
         _require_answer(address)
-    else:
-        listen_on_loopback()
     environment: dict[str, object] = {"env_vars": worker_environment()}
     if address is None:  # Ray gives it to a shell as it stands: a space in its path would end it
         environment["py_executable"] = shlex.quote(sys.executable)
     try:
-        ray.init(
-            address=address or "local",  # without a word, Ray would join whatever was started on this machine last
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            include_dashboard=None if address else True,
-            runtime_env=environment,
-        )
+        with loopback_only() if address is None else nullcontext():
+            ray.init(
+                address=address or "local",  # without a word, Ray would join whatever was started on this machine last
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                include_dashboard=None if address else True,
+                runtime_env=environment,
+            )
     except AuthenticationError:
         if address is None:
             raise

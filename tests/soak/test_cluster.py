@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,7 +20,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.conftest import TinyBase
-from tests.kit.command import embtune
+from tests.kit.command import EMBTUNE, embtune
 from tests.kit.toy import write_spec
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -31,9 +34,10 @@ def free_port() -> int:
 
 
 def start_head(gcs: int, ray_tmp: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a head node that prints into ray_tmp/head.log; `environment` learns where its dashboard is."""
-    dashboard = free_port()
+    """Start a head node that prints into ray_tmp/head.log; `environment` learns where its pages are."""
+    dashboard, metrics = free_port(), free_port()
     environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
+    environment["TEST_METRICS"] = f"http://127.0.0.1:{metrics}/metrics"
     # --block keeps its processes in one group, which is ended as one: `ray stop` would end every Ray of this machine.
     with Path(ray_tmp, "head.log").open("wb") as log:
         return subprocess.Popen(
@@ -42,6 +46,7 @@ def start_head(gcs: int, ray_tmp: str, environment: dict[str, str]) -> subproces
                 f"--dashboard-port={dashboard}",
                 f"--dashboard-agent-listen-port={free_port()}",  # for jobs; another Ray here has the usual one
                 f"--ray-client-server-port={free_port()}",
+                f"--metrics-export-port={metrics}",
                 "--num-cpus=2",
                 "--node-ip-address=127.0.0.1",
                 f"--temp-dir={ray_tmp}",
@@ -112,26 +117,106 @@ def test_a_search_is_submitted_followed_and_stopped_as_a_job(
     head: tuple[str, dict[str, str]], tiny_base: TinyBase, tmp_path: Path
 ) -> None:
     _, environment = head
+    # The command sees for itself that a token is there.
+    environment = {name: value for name, value in environment.items() if name != "RAY_AUTH_MODE"}
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return embtune(*arguments, "--address", environment["TEST_DASHBOARD"], cwd=tmp_path, environment=environment)
 
-    spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 200}, pruner={"name": "none"})
+    def until(text: str, *arguments: str) -> str:
+        deadline = time.monotonic() + 240
+        while text not in (told := call(*arguments).stdout):
+            assert time.monotonic() < deadline, (text, told, call("logs", job).stdout)
+            time.sleep(0.5)
+        return told
+
+    # A base and data beside the spec, which no node has.
+    base = shutil.copytree(tiny_base("bert"), tmp_path / "mine")
+    spec = write_spec(tmp_path, Path("mine"), budget={"trials": 200}, pruner={"name": "none"})
     submitted = call("submit", spec, "--runs", tmp_path / "runs")
-    assert submitted.returncode == 0, submitted.stderr
-    job = submitted.stdout.split()[0]
-    deadline = time.monotonic() + 300
-    while "trial 0: rung 1" not in (logs := call("logs", job).stdout):
-        assert time.monotonic() < deadline, logs
-        time.sleep(1)
-    assert "RUNNING" in call("status", job).stdout
+    assert (submitted.returncode, submitted.stderr) == (0, ""), submitted.stderr
+    shutil.rmtree(base)
+    job, run, dashboard, token, *commands = [line.strip() for line in submitted.stdout.splitlines()]
+    assert run == f"run folder {tmp_path / 'runs' / 'toy'}"
+    assert job in dashboard
+    assert "ray get-auth-token" in token
+    assert [line.split()[1] for line in commands] == ["status", "logs", "watch", "stop"]
+
+    until("best: ndcg@10", "status")
+    followed = subprocess.Popen(
+        [*EMBTUNE, "logs", "-f", job, "--address", environment["TEST_DASHBOARD"]],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    told = call("status", job).stdout
+    for label in (
+        "RUNNING",
+        "search: toy",
+        "trials:",
+        "trials at rungs: 1:",
+        "device-hours:",
+        "nodes: 1 alive",
+        "time:",
+    ):
+        assert label in told
+    assert_the_dashboard_tells(environment, job)
+    assert_the_metrics_tell(environment)
+    assert job in call("jobs").stdout
+    twice = call("submit", spec, "--runs", tmp_path / "runs", "--base", "some/base")
+    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
+    assert f"job {job} is at work there" in twice.stderr
+    so_far = embtune("leaderboard", tmp_path / "runs" / "toy", cwd=tmp_path)
+    assert "toy (so far)" in so_far.stdout
+
     assert call("stop", job).stdout == "stopping\n"
-    while "STOPPED" not in (status := call("status", job).stdout):
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
+    assert "ndcg@10" in call("watch", job).stdout, "it ends with the search"
+    printed, _ = followed.communicate(timeout=120)
+    assert "trial 0: rung 1/3" in printed
+    assert "To go on, submit the same spec again." in printed
+    assert "SIGTERM" not in printed
+    assert call("status", job).stdout.startswith(f"{job}: STOPPED\n")
+    assert call("stop", job).stdout == "it had ended already\n"
     unknown = call("status", "no-such-job")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     assert job in unknown.stderr
+
+
+def assert_the_dashboard_tells(environment: dict[str, str], job: str) -> None:
+    """A trial that runs has a row whose name says which it is, and the job says what it is."""
+    listed = subprocess.run(
+        [RAY, "list", "actors", "--address", environment["TEST_DASHBOARD"], "--format=json", "--detail"],
+        env={**environment, "RAY_AUTH_MODE": "token"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [row for row in json.loads(listed.stdout) if row["class_name"] == "Trial"]
+    assert rows
+    for row in rows:
+        assert re.fullmatch(r"toy trial \d{4} mine-\w{12} (qv|all-linear) r[24] lr \de-\d", row["name"])
+    token = Path(environment["HOME"], ".ray", "auth_token").read_text().strip()
+    asked = urllib.request.Request(
+        f"{environment['TEST_DASHBOARD']}/api/jobs/{job}", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        metadata = json.load(answer)["metadata"]
+    assert (metadata["job_name"], metadata["search"], len(metadata["spec"])) == ("toy", "toy", 12)
+
+
+def assert_the_metrics_tell(environment: dict[str, str]) -> None:
+    """Ray's own endpoint has the search's figures, each in time."""
+    wanted = {"trials", "best_score", "score", "pairs_per_second", "tokens_per_second", "device_hours"}
+    found: set[str] = set()
+    deadline = time.monotonic() + 120
+    while not wanted <= found:
+        assert time.monotonic() < deadline, wanted - found
+        with urllib.request.urlopen(environment["TEST_METRICS"], timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        ours = [line for line in lines if line.startswith("ray_embtune_")]
+        assert all('search="toy"' in line for line in ours)
+        found |= {line.partition("{")[0].removeprefix("ray_embtune_") for line in ours}
+        time.sleep(1)
 
 
 @pytest.mark.parametrize("token", ["another", "none"])
