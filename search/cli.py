@@ -12,7 +12,6 @@ import click
 
 from search.app.command import try_models
 from search.cluster import commands
-from search.cluster.auth import show_token
 
 FOLDER = click.Path(path_type=Path)
 
@@ -34,8 +33,6 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
     """Search, merge the best trial, benchmark it against its base and export it."""
     from search.spec.load import load_spec
 
-    if address is not None:
-        show_token()
     # What is wrong with it is told before Ray and the rest are imported.
     checked = load_spec(spec, base, resumed=runs if resume and not smoke else None)
     from search.run import search_to_the_end

@@ -35,6 +35,8 @@ from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpu
 from search.tune.disk import require_writable
 from search.tune.ray_internals import dashboard_address, dashboard_asks_for_token, submitted_as
 from search.tune.tuner import concurrency, connect, make_tuner
+from search.watch.closing import log_end
+from search.watch.loggers import require_loggers
 from search.watch.watchers import watchers
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
@@ -54,6 +56,7 @@ def search_to_the_end(
         InputError: the data or the request for resources is wrong, or the run's folder is in use.
     """
     console = make_console()
+    require_loggers(spec)
     require_writable(runs)
     if smoke:
         console.print(
@@ -115,6 +118,7 @@ def _search(
     _say_verdict(benchmark, study.spec, choice, console, smoke)
     print_how_to_load(run.best, console)
     _report(run.path, console)
+    _log_end(study.spec, run, benchmark, console)
     return 0
 
 
@@ -230,6 +234,15 @@ def _report(run: Path, console: Console) -> None:
         console.print(f"[yellow]The report was not written[/] ({why}); `embtune report {run}` tries again.")
         return
     console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
+
+
+def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark, console: Console) -> None:
+    """Tell the trackers. As with the report, what goes wrong here must not undo the search."""
+    try:
+        log_end(spec, run, benchmark)
+    except Exception as error:
+        why = escape(f"{type(error).__name__}: {first_line(error)}")
+        console.print(f"[yellow]The benchmark was not logged to {', '.join(spec.logging)}[/] ({why})")
 
 
 def _how_to_go_on() -> str:

@@ -27,7 +27,7 @@ from trainables.data.same_rows import require_same_rows
 from trainables.prepare import prepare
 
 WATCHED_S = 1.0  # `embtune watch` holds the lock for a moment to see whether anybody else does
-FREE_TO_CHANGE = ("budget", "resources", "name")
+FREE_TO_CHANGE = ("budget", "resources", "name", "logging")
 
 
 def lock_file(run: Path) -> Path:

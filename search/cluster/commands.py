@@ -15,10 +15,6 @@ ADDRESS = click.option("--address", required=True, help="the cluster's dashboard
 
 
 def _jobs(address: str) -> Jobs:
-    """The cluster's jobs. Nothing may import Ray before: it would not see the token."""
-    from search.cluster.auth import show_token
-
-    show_token()
     from search.cluster.jobs import Jobs
 
     return Jobs(address)

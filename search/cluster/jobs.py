@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -24,7 +24,7 @@ from search.cluster.parcel import Parcel, pack
 from search.spec.load import load_spec
 from search.spec.sections import SearchSpec
 from search.spec.smoke import smoke_name
-from search.tune.ray_internals import ask_dashboard, dashboard_asks_for_token, say_nothing_of_packages
+from search.tune.ray_internals import ask_dashboard, dashboard_asks_for_token, say_nothing_of_packages, show_token
 from search.tune.token import refused
 
 PATIENCE_S = 30  # that a cluster may take before it accepts jobs
@@ -45,6 +45,7 @@ class Jobs:
         if urlsplit(address).scheme not in ("http", "https"):
             raise InputError(f"--address {address}: expected the dashboard's address, such as http://127.0.0.1:8265")
         say_nothing_of_packages()
+        show_token()
         self.address = address.rstrip("/")
         with self._answering():
             self.client = JobSubmissionClient(self.address)
@@ -123,8 +124,8 @@ class Jobs:
         with self._answering():
             theirs = str(ask_dashboard(self.client, "/api/version")["ray_version"])
             nodes = ask_dashboard(self.client, "/nodes?view=summary")
-        if theirs != ray.__version__:
-            raise self._other("Ray", theirs, ray.__version__)
+        if theirs != version("ray"):
+            raise self._other("Ray", theirs, version("ray"))
         here = ".".join(platform.python_version_tuple()[:2])
         for there in PYTHON.findall(json.dumps(nodes)):
             if there != here:

@@ -157,6 +157,10 @@ class SearchSpec(Section):
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     guard: GuardSpec = Field(default_factory=GuardSpec)
+    logging: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        default_factory=lambda: ["tensorboard"],
+        description="trackers that get rungs, configurations, benchmark and report; wandb and mlflow need their extras",
+    )
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)

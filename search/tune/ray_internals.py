@@ -10,10 +10,12 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private import ray_constants, worker
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
@@ -41,6 +43,17 @@ def ask_head(head: str, timeout: float) -> None:
 def dashboard_address() -> str:
     """HOST:PORT of the dashboard of the Ray that this process has joined; empty: it has none."""
     return (ray.get_runtime_context().gcs_address and worker.get_dashboard_url()) or ""
+
+
+def show_token() -> None:
+    """Have Ray show the token that is here, as its own command line does, unless RAY_AUTH_MODE says how it is to be."""
+    logging.getLogger(maybe_enable_token_auth_if_token_available.__module__).setLevel(logging.ERROR)
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def session_folder() -> Path:
+    """Where the Ray that this process is connected to keeps its logs, and what it writes for Prometheus and Grafana."""
+    return Path(worker._global_node.get_session_dir_path())
 
 
 def dashboard_asks_for_token() -> bool:

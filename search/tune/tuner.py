@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 from ray import tune
 from ray.exceptions import AuthenticationError
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
 from evaluation.errors import InputError, first_line
 from search.paths import RunFolder
@@ -23,7 +24,7 @@ from search.tune.bridge import bridge
 from search.tune.capacity import capacity
 from search.tune.memory_kills import CountMemoryKills
 from search.tune.messages import NUMBER
-from search.tune.ray_internals import loopback_only, take_memory_kills_for_deaths
+from search.tune.ray_internals import loopback_only, show_token, take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 
@@ -38,10 +39,12 @@ def connect(address: str | None) -> None:
     Raises:
         InputError: nobody answers there, or it wants another token.
     """
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the spec says which there are
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own boxes, which verbose=0 does not silence
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
+        show_token()
         _require_answer(address)
     environment: dict[str, object] = {"env_vars": worker_environment()}
     if address is None:  # Ray gives it to a shell as it stands: a space in its path would end it
@@ -131,7 +134,8 @@ def make_tuner(
             name=RunFolder(run).tune.name,
             storage_path=str(run),
             stop=stopper,
-            callbacks=[CountMemoryKills(), *callbacks],
+            # Tune's own two files of each trial, which its results are read from
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), CountMemoryKills(), *callbacks],
             failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,

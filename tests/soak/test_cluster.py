@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -23,6 +25,9 @@ from tests.conftest import TinyBase
 from tests.kit.command import EMBTUNE, embtune
 from tests.kit.toy import write_spec
 
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = Path("/usr/bin/prometheus")
+DASHBOARD = ROOT / "search" / "watch" / "grafana.json"
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -82,6 +87,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
             # Short, unlike pytest's: Ray puts sockets there, whose paths may have 107 bytes.
             ray_tmp = folders.enter_context(TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True))
             process = start_head(gcs, ray_tmp, environment)
+            environment["TEST_FOLDER"] = ray_tmp
             if answers(process, environment):
                 break
             with suppress(ProcessLookupError):  # it ended by itself
@@ -217,6 +223,50 @@ def assert_the_metrics_tell(environment: dict[str, str]) -> None:
         assert all('search="toy"' in line for line in ours)
         found |= {line.partition("{")[0].removeprefix("ray_embtune_") for line in ours}
         time.sleep(1)
+
+
+# .ci/run installs it where it may; on another machine that is its owner's affair.
+@pytest.mark.skipif(not PROMETHEUS.exists(), reason=f"no {PROMETHEUS}: apt-get install prometheus")
+def test_every_panel_of_the_grafana_dashboard_is_answered_by_a_prometheus_that_reads_ray(
+    head: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    address, environment = head
+    (session,) = Path(environment["TEST_FOLDER"]).glob("session_2*")
+    port = free_port()
+    prometheus = [
+        *[str(PROMETHEUS), f"--config.file={session / 'metrics' / 'prometheus' / 'prometheus.yml'}"],
+        *[f"--storage.tsdb.path={tmp_path / 'series'}", f"--web.listen-address=127.0.0.1:{port}"],
+    ]
+    shown = [sys.executable, "-m", "tests.kit.shown_search", address]
+    with (tmp_path / "log").open("wb") as log, ExitStack() as running:
+        for command in (prometheus, shown):
+            process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+            running.callback(process.wait)
+            running.callback(process.kill)
+        deadline = time.monotonic() + 180
+        waiting = [target["expr"] for panel in panels() for target in panel["targets"]]
+        assert len(waiting) == 11
+        while waiting:
+            assert time.monotonic() < deadline, (waiting, (tmp_path / "log").read_text()[-2000:])
+            waiting = [expression for expression in waiting if not answered(port, expression)]
+            time.sleep(1)
+        placed = session / "metrics" / "grafana" / "dashboards" / "embtune_grafana_dashboard.json"
+        assert json.loads(placed.read_text())["title"] == "embtune", "a Grafana that was set up for Ray shows it"
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    return found
+
+
+def answered(port: int, expression: str) -> bool:
+    """Whether Prometheus has a series for an expression of the dashboard, with what Grafana puts into it."""
+    query = expression.replace("$search", "demo").replace("$__range", "1h")
+    with suppress(OSError):  # it has just started
+        asked = f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': query})}"
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return bool(json.load(answer)["data"]["result"])
+    return False
 
 
 @pytest.mark.parametrize("token", ["another", "none"])
