@@ -18,7 +18,7 @@ from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
 from search.spec.local_bases import found_at, with_bases
-from search.spec.sections import SearchSpec, StartFromSpec
+from search.spec.sections import Origin, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
 
@@ -45,17 +45,18 @@ def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) 
     return _validated(own, path, Path(raw.get("folder", path.parent)), raw.get("record", {}), resumed)
 
 
-def spec_from(document: Mapping[str, Any], folder: Path | None = None) -> SearchSpec:
+def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: Path | None = None) -> SearchSpec:
     """A spec from what its YAML file would hold.
 
     Args:
         document: the keys; without `name` it is called "spec".
         folder: where its relative paths start; None: the current folder.
+        resumed: as load_spec.
 
     Raises:
         InputError: as load_spec.
     """
-    return _validated(dict(document), Path("spec"), folder or Path.cwd(), {}, None)
+    return _validated(dict(document), Path("spec"), folder or Path.cwd(), {}, resumed)
 
 
 def _validated(
@@ -73,14 +74,13 @@ def _validated(
     beside: dict[str, str] = {}
     raw = with_bases(raw, lambda base: _absolute(base, folder, beside))
     try:
-        spec = SearchSpec.model_validate(raw)
+        spec = SearchSpec.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error, SearchSpec)}") from None
     if not spec.name:
         spec = spec.model_copy(update={"name": path.stem})
     if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):
         raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
-    spec._folder, spec._record, spec._local_bases = folder.resolve(), record, tuple(beside.values())
     try:
         return _checked(spec, resumed)
     except InputError as error:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from search.paths import RunFolder
 from search.spec.space import Space
@@ -132,6 +132,15 @@ class GuardSpec(Section):
     )
 
 
+class Origin(NamedTuple):
+    """Where a spec came from: the folder that its relative paths start from, what a run's spec.json records, and the
+    folders of the bases that it names by relative paths."""
+
+    folder: Path
+    record: dict[str, Any]
+    local_bases: tuple[str, ...] = ()
+
+
 class SearchSpec(Section):
     """One search, complete."""
 
@@ -219,6 +228,9 @@ class SearchSpec(Section):
         return other
 
     @model_validator(mode="after")
-    def _read_space(self) -> Self:
+    def _read_space(self, info: ValidationInfo) -> Self:
+        if info.context is not None:
+            origin: Origin = info.context
+            self._folder, self._record, self._local_bases = origin
         self._parsed_space = Space.parse(self.space, self.seed, self.constraints)
         return self
