@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -16,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode
 
 import pytest
+import yaml
 
 from tests.conftest import TinyBase
 from tests.kit.command import EMBTUNE, embtune
@@ -44,23 +46,29 @@ def start_head(gcs: int, ray_tmp: str, environment: dict[str, str]) -> subproces
     environment["TEST_DASHBOARD"] = f"http://127.0.0.1:{dashboard}"
     environment["TEST_METRICS"] = f"http://127.0.0.1:{metrics}/metrics"
     # --block keeps its processes in one group, which is ended as one: `ray stop` would end every Ray of this machine.
+    options = [
+        *["--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--temp-dir={ray_tmp}"],
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={free_port()}",  # for jobs; another Ray here has the usual one
+        f"--ray-client-server-port={free_port()}",
+        f"--metrics-export-port={metrics}",
+    ]
+    line = start_line("head", gcs).replace("--autoscaling-config=~/ray_bootstrap_config.yaml", "")
     with Path(ray_tmp, "head.log").open("wb") as log:
-        return subprocess.Popen(
-            [
-                *[RAY, "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1"],
-                f"--dashboard-port={dashboard}",
-                f"--dashboard-agent-listen-port={free_port()}",  # for jobs; another Ray here has the usual one
-                f"--ray-client-server-port={free_port()}",
-                f"--metrics-export-port={metrics}",
-                "--num-cpus=2",
-                "--node-ip-address=127.0.0.1",
-                f"--temp-dir={ray_tmp}",
-            ],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        return started(f"{line} {shlex.join(options)}", environment, log)
+
+
+def start_line(node: str, gcs: int) -> str:
+    """The line of cluster.yaml that starts Ray on a node, with a port of this test."""
+    line: str = yaml.safe_load((ROOT / "cluster.yaml").read_text())[f"{node}_start_ray_commands"][-1]
+    assert "6379" in line
+    return line.replace("6379", str(gcs))
+
+
+def started(line: str, environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A command line in a shell, in a process group of its own."""
+    shell = ["bash", "-c", line]
+    return subprocess.Popen(shell, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def answers(process: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
@@ -79,7 +87,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     home = tmp_path_factory.mktemp("home")
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
     environment.pop("RAY_ADDRESS", None)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # jobs run `embtune`
+    (home / "embtune").mkdir()
+    (home / "embtune" / "bin").symlink_to(Path(sys.executable).parent)  # where cluster.yaml installs
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     with ExitStack() as folders:
         for _ in range(3):  # a port that was free may be another test's by the time Ray binds it
@@ -223,6 +232,26 @@ def assert_the_metrics_tell(environment: dict[str, str]) -> None:
         assert all('search="toy"' in line for line in ours)
         found |= {line.partition("{")[0].removeprefix("ray_embtune_") for line in ours}
         time.sleep(1)
+
+
+def test_a_worker_joins_by_the_line_of_the_cluster_file(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    address, environment = head
+    host, _, port = address.partition(":")
+    with (tmp_path / "log").open("wb") as log, TemporaryDirectory(prefix="w", dir="/tmp") as folder:
+        line = f"{start_line('worker', int(port))} --block --num-cpus=1 --node-ip-address=127.0.0.1"
+        worker = started(f"{line} --temp-dir={folder}", {**environment, "RAY_HEAD_IP": host}, log)
+        try:
+            deadline = time.monotonic() + 120
+            while ray_status(address, environment).count("1 node_") < 2:
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait(timeout=60)
+
+
+def ray_status(address: str, environment: dict[str, str]) -> str:
+    asked = [RAY, "status", f"--address={address}"]
+    return subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 # .ci/run installs it where it may; on another machine that is its owner's affair.
