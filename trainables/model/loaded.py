@@ -27,6 +27,7 @@ from trainables.config import TrialConfig
 from trainables.distributed import lead
 from trainables.model.kept_tokens import KeptTokens
 from trainables.model.precision import AttentionName
+from trainables.model.weights import check_weights
 
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
 _BASES: dict[tuple[str, str, torch.dtype, str | None, str, bool], tuple[SentenceTransformer, KeptTokens]] = {}
@@ -90,6 +91,7 @@ def _load(
     trust_remote_code: bool,
     cache_folder: Path | None,
 ) -> SentenceTransformer:
+    check_weights(base.name, folder, trust_remote_code)
     load = functools.partial(_read, base=base, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
     if cache_folder is not None and not trust_remote_code:
         digest = hashlib.sha256(f"{folder.resolve()} {_stamp(folder)}".encode()).hexdigest()[:16]
@@ -128,6 +130,8 @@ def _read(
             )
             pooling = Pooling(encoder.get_embedding_dimension(), base.pooling.split("+"))
             model = SentenceTransformer(modules=[encoder, pooling, Normalize()], device="cpu")
+    for module in list(model)[1:]:
+        module.to(dtype)  # Dense modules: the library reads them in float32, whatever the encoder's dtype
     return model.eval()
 
 
