@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from search.paths import RunFolder
 from search.spec.space import Space
@@ -132,6 +132,13 @@ class GuardSpec(Section):
     )
 
 
+class Origin(NamedTuple):
+    """Where a spec came from: the folder that its relative paths start from, and what a run's spec.json records."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
 class SearchSpec(Section):
     """One search, complete."""
 
@@ -209,6 +216,9 @@ class SearchSpec(Section):
         return other
 
     @model_validator(mode="after")
-    def _read_space(self) -> Self:
+    def _read_space(self, info: ValidationInfo) -> Self:
+        if info.context is not None:
+            origin: Origin = info.context
+            self._folder, self._record = origin.folder, origin.record
         self._parsed_space = Space.parse(self.space, self.seed, self.constraints)
         return self
