@@ -59,11 +59,14 @@ class ResolvedBase:
     foreign: bool = False
 
 
-def resolve_base(config: TrialConfig) -> ResolvedBase:
+def resolve_base(config: TrialConfig, own: OwnFiles | None = None) -> ResolvedBase:
     """Settle prompts, pooling, maximum length and padding of the trial's base: spec, then its own files, then its
     family.
 
     Reads small JSON files only, never weights; with no network and no cache the family's facts stand.
+
+    Args:
+        own: what its files state; None: they are read.
 
     Raises:
         InputError: nothing is known of the base, it cannot be adapted, or max_length is beyond its positions.
@@ -71,7 +74,7 @@ def resolve_base(config: TrialConfig) -> ResolvedBase:
     base, revision = config.base, config.revision
     if why := left_out(base):
         raise InputError(f"base: {base} {why}")
-    family, own = find_family(base), OwnFiles.read(base, revision)
+    family, own = find_family(base), own or OwnFiles.read(base, revision)
     figures: dict[str, Any] | None = own.figures or (family.figures if family else None)
     if figures is None:
         raise InputError(

@@ -308,11 +308,17 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
-# Bases that are often asked for and cannot be adapted here: pattern -> why, and what to do.
+# Bases that are often asked for and cannot be adapted here: name -> pattern; why, and what to do.
 LEFT_OUT = {
-    r"jina-embeddings-v[35].*": "brings adapters of its own, and its licence is CC BY-NC 4.0; expected another base",
-    r"nomic-embed-text-v2-moe.*": "is a mixture of experts for which transformers has no class (its NomicBert would "
-    "load half of it at random); expected another base",
+    "jina-embeddings-v3 and -v5": (
+        r"jina-embeddings-v[35].*",
+        "brings adapters of its own, and its licence is CC BY-NC 4.0; expected another base",
+    ),
+    "nomic-embed-text-v2-moe": (
+        r"nomic-embed-text-v2-moe.*",
+        "is a mixture of experts for which transformers has no class (its NomicBert would load half of it at random); "
+        "expected another base",
+    ),
 }
 
 
@@ -328,4 +334,4 @@ def find_family(base: str) -> Family | None:
 
 def left_out(base: str) -> str | None:
     """Why a base that is often asked for cannot be adapted; None: nothing is known against it."""
-    return next((why for pattern, why in LEFT_OUT.items() if re.fullmatch(pattern, last_part(base))), None)
+    return next((why for pattern, why in LEFT_OUT.values() if re.fullmatch(pattern, last_part(base))), None)

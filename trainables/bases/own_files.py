@@ -95,6 +95,11 @@ class OwnFiles:
             normalize=None if modules is None else any(m["type"].endswith(".Normalize") for m in modules),
         )
 
+    @classmethod
+    def unread(cls) -> OwnFiles:
+        """Of a base of which no file is looked at."""
+        return cls(None, False, {}, None, None, None, None, None)
+
     def query(self, name: str = "query") -> str | None:
         """The prompt of a query; None where none is stated.
 

@@ -52,6 +52,18 @@ def resolve_targets(model: PreTrainedModel, targets: str, last_n: int | None = N
     return sorted(set(names), key=order.__getitem__)
 
 
+def modules_by_role(model: PreTrainedModel) -> dict[Role | None, list[str]]:
+    """What a role is called in the layers of `model`, layer numbers folded to *; under None what has no known role."""
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    found: dict[Role | None, list[str]] = {}
+    for layer in _by_layer(model, linears):
+        for name, role in layer:
+            kind = re.sub(r"\.\d+\.", ".*.", name)
+            if kind not in found.setdefault(role, []):
+                found[role].append(kind)
+    return found
+
+
 def lora_config(config: TrialConfig, model: PreTrainedModel) -> LoraConfig:
     """PEFT's configuration of a trial's adapter on `model`."""
     return LoraConfig(

@@ -122,7 +122,7 @@ def shrink(
         if "query_pre_attn_scalar" in figures or model_type == "gemma3_text":
             small["query_pre_attn_scalar"] = small["head_dim"]
     kept = {key: value for key, value in figures.items() if key not in {"model_type", "_name_or_path", "auto_map"}}
-    known = CONFIG_MAPPING.get(model_type, None)
+    known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None  # noqa: SIM401  # its get finds nothing
     for name in ("cls_token_id", "sep_token_id", "mask_token_id"):
         if getattr(known, name, None) is not None:
             small[name] = getattr(tokenizer, name)
