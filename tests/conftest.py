@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 import torch
 
-from trainables.bases import architectures
+from trainables.bases import figures
 from trainables.config import TrialConfig
 from trainables.model.stand_ins import make_encoder, make_stand_in
 
@@ -27,10 +27,10 @@ BASES = {
     "deberta-v2": "almanach/camemberta-base",
 }
 FIGURES = {
-    "xlm-roberta": architectures.XLMR_BASE,
-    "bert": architectures.E5_SMALL,
-    "camembert": architectures.CAMEMBERT_BASE,
-    "deberta-v2": architectures.CAMEMBERTA_BASE,
+    "xlm-roberta": figures.XLMR_BASE,
+    "bert": figures.E5_SMALL,
+    "camembert": figures.CAMEMBERT_BASE,
+    "deberta-v2": figures.CAMEMBERTA_BASE,
 }
 TEXTS = (
     "Le SG est le Secrétariat général, qui coordonne les services du ministère.",
