@@ -10,6 +10,7 @@ from typing import Literal
 
 Model = Literal["base", "best"]
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
+BASES = ".bases"  # folder beside the runs: bases that came with a spec to a cluster
 MODELS: tuple[Model, ...] = ("base", "best")  # that a benchmark holds against each other
 
 

@@ -114,12 +114,11 @@ def guarded(benchmark: Benchmark) -> str:
     if benchmark.guard is None:
         return ""
     c, tolerance = benchmark.guard.part.comparisons[benchmark.metric], benchmark.guard.tolerance
-    loss = lost(c)
     verdict = "within" if benchmark.guard.within else "MORE than"
     return (
         f"Guard: on {c.queries:,} questions that nothing was tuned on {benchmark.metric} goes from {c.base:.4f} to "
-        f"{c.other:.4f}, a loss of {loss.difference:+.4f} (95 % {loss.low:+.4f} to {loss.high:+.4f}), {verdict} the "
-        f"{tolerance:g} that guard.tolerance accepts."
+        f"{c.other:.4f} ({c.difference:+.4f}, 95 % {c.low:+.4f} to {c.high:+.4f}), {verdict} the loss of {tolerance:g} "
+        "that guard.tolerance accepts."
     )
 
 

@@ -27,6 +27,7 @@ from trainables.config import TrialConfig
 from trainables.distributed import lead
 from trainables.model.kept_tokens import KeptTokens
 from trainables.model.precision import AttentionName
+from trainables.model.weights import check_weights
 
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
 FILES = "_embtune_files"  # attribute of an encoder: the file of each weight that is mapped
@@ -91,6 +92,7 @@ def _load(
     trust_remote_code: bool,
     cache_folder: Path | None,
 ) -> SentenceTransformer:
+    check_weights(base.name, folder, trust_remote_code)
     load = functools.partial(_read, base=base, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
     if cache_folder is not None and not trust_remote_code:
         digest = hashlib.sha256(f"{folder.resolve()} {_stamp(folder)}".encode()).hexdigest()[:16]
@@ -129,6 +131,8 @@ def _read(
             )
             pooling = Pooling(encoder.get_embedding_dimension(), base.pooling.split("+"))
             model = SentenceTransformer(modules=[encoder, pooling, Normalize()], device="cpu")
+    for module in list(model)[1:]:
+        module.to(dtype)  # Dense modules: the library reads them in float32, whatever the encoder's dtype
     return model.eval()
 
 
