@@ -20,8 +20,6 @@ LAUNCHERS = [ROOT / "cluster.yaml", ROOT / "docs" / "cluster" / "on-premise.yaml
 RAYJOB, SLURM = ROOT / "docs" / "cluster" / "rayjob.yaml", ROOT / "docs" / "cluster" / "slurm.sh"
 VERBS = "start|stop|status|search|get-auth-token"
 COMMAND = re.compile(rf"(?:^|[\s/])(ray|embtune) ((?:{VERBS})\b[^;&|>)}}#\n]*)", re.MULTILINE)
-    r"(?:^|[\s/])(ray|embtune) ((?:start|stop|status|search|get-auth-token)\b[^;&|>)}#\n]*)", re.MULTILINE
-)
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
