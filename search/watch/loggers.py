@@ -15,7 +15,6 @@ from typing import Any
 
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
 from evaluation.errors import InputError
@@ -54,7 +53,9 @@ def loggers(study: Study, run: Path) -> list[tune.Callback]:
         made["tensorboard"] = TBXLoggerCallback()
     if "wandb" in spec.logging:
         project, mode = os.environ.get("WANDB_PROJECT", PROJECT), os.environ.get("WANDB_MODE")
-        made["wandb"] = _Wandb(project=project, group=spec.name, dir=str(run), mode=mode)
+        from search.watch.wandb_logger import WandbLogger  # importing wandb takes a second
+
+        made["wandb"] = WandbLogger(project=project, group=spec.name, dir=str(run), mode=mode)
     if "mlflow" in spec.logging:
         made["mlflow"] = _MLflow(
             tracking_uri=os.environ[MLFLOW_URI], experiment_name=spec.name, tags={"search": spec.name}
@@ -133,12 +134,6 @@ class _Readable(tune.Callback):
             told = {**shown.last, "pruned": float(shown.state == "PRUNED"), "state": shown.state}
             self._inner.log_trial_result(shown.last["training_iteration"], shown, told)
         self._inner.log_trial_end(shown, failed=shown.state == "FAIL")
-
-
-class _Wandb(WandbLoggerCallback):
-    """A trial's state stands in its configuration: a run of Weights & Biases knows only finished and failed."""
-
-    AUTO_CONFIG_KEYS = (*WandbLoggerCallback.AUTO_CONFIG_KEYS, "state")
 
 
 class _MLflow(MLflowLoggerCallback):

@@ -72,9 +72,9 @@ def started(line: str, environment: dict[str, str], log: IO[bytes]) -> subproces
 
 
 def answers(process: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
-    """Whether the head takes jobs, within a minute and a half."""
+    """Whether the head takes jobs, within four minutes: a machine may have much else to do."""
     listed = [RAY, "job", "list", "--address", environment["TEST_DASHBOARD"]]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         if subprocess.run(listed, env=environment, capture_output=True, check=False).returncode == 0:
             return True
