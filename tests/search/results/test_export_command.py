@@ -46,6 +46,9 @@ def test_a_candidate_is_exported_by_name_and_dest_is_replaced_on_demand(ended: P
     verify(tmp_path / "out")
     record = json.loads((tmp_path / "out" / "embtune.json").read_text())
     assert (record["candidate"], record["mix"]["strength"]) == (name, 0.5)
+    told = f"the lowest cosine is {record['export']['cosine']:.6f}, expected at least 0.995."
+    assert told in said
+    assert told in (tmp_path / "out" / "README.md").read_text()
     code, said = export(ended, tmp_path / "out", "--candidate", name)
     assert (code, said.count("\n")) == (2, 1)
     assert "exists already" in said
