@@ -113,6 +113,16 @@ class RunData:
         """The chosen trial's row."""
         return next((row for row in self.rows if row.trial == self.chosen), None)
 
+    @property
+    def made_of(self) -> str:
+        """The trials that the exported model is made of, or the best so far, for people."""
+        if self.benchmark is None:
+            return f"Best so far: trial {self.chosen}"
+        name = self.benchmark.best.candidate
+        trials = self.benchmark.candidate(name).trials if name else (self.benchmark.best.trial,)
+        told = f"trial{'s' if len(trials) > 1 else ''} {', '.join(map(str, trials))}"
+        return f"Exported: {name}, merged from {told}" if name else f"Merged: {told}"
+
 
 def gather(run: Path) -> RunData:
     """Read a run's folder, of a search that has ended, was stopped or is at work.
@@ -154,7 +164,7 @@ def gather(run: Path) -> RunData:
         errors=errors,
         chosen=chosen,
         # A benchmark of an earlier version may have chosen by other rules.
-        reason=choice.reason if choice and choice.row.trial == chosen else "",
+        reason=choice.reason if choice and choice.row.trial == best_single(benchmark, chosen) else "",
         improved=[m for m in movers if m.after > m.before][:MOVERS],
         worsened=[m for m in reversed(movers) if m.after < m.before][:MOVERS],
         data=data,
@@ -162,6 +172,11 @@ def gather(run: Path) -> RunData:
         smoke=any(STAND_INS in Path(str(row.config.get("base", ""))).parts for row in rows),
         disk=folder.sizes(),
     )
+
+
+def best_single(benchmark: Benchmark | None, chosen: int | None) -> int | None:
+    """The trial that the choice's sentence is on: the first candidate's, whichever was exported."""
+    return benchmark.candidates[0].trials[0] if benchmark and benchmark.candidates else chosen
 
 
 def _curve(trial: FrozenTrial, metric: str) -> list[Point]:

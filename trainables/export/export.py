@@ -93,9 +93,8 @@ class Exported:
     def told(self) -> str:
         """How the check ended, for people."""
         return (
-            f"Reloaded in a fresh process, the export embeds {PROBE_TEXTS} texts of dev, or all where there are fewer, as "
-            f"the trained model in float32 does: the lowest cosine is {self.cosine:.6f}, expected at least "
-            f"{self.tolerance:g}."
+            f"Reloaded in a fresh process, it embeds up to {PROBE_TEXTS} texts of dev as the trained model in float32 "
+            f"does: the lowest cosine is {self.cosine:.6f}, expected at least {self.tolerance:g}."
         )
 
     @property
