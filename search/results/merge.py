@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
+from search.results.benchmark import Benchmark
+from search.results.leaderboard import read_leaderboard
 from trainables.export.manifest import check_apart
 
 if TYPE_CHECKING:
     from trainables.export.export import Exported
 
 
-def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force: bool) -> Exported:
+def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force: bool) -> tuple[Exported, list[Path]]:
     """Average models of one base into `dest`.
+
+    Returns:
+        What the check found, and the models of which it is not known what their base is.
 
     Args:
         models: runs, which stand for their best models, or folders of models.
@@ -26,7 +31,7 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
             exported model, or lies in one of them or around it.
         ExportError: the saved model is not the mean.
     """
-    from trainables.export.average import merge_models
+    from trainables.export.average import merge_models, of_unknown_base
 
     try:
         numbers = None if weights is None else [float(number) for number in weights.split(",")]
@@ -37,7 +42,18 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
     for model in models:
         check_apart(dest, model)
     folders = [RunFolder(model).best if RunFolder(model).best.is_dir() else model for model in models]
-    return merge_models(folders, numbers, dest, _card(models, numbers, dest.name), force)
+    card = _card(models, numbers, dest.name)
+    found = merge_models(folders, numbers, dest, card, force, all(map(_trusted, models)))
+    return found, of_unknown_base(folders)
+
+
+def _trusted(model: Path) -> bool:
+    """Whether it is a run whose spec lets the base's own code run; a model's folder has no say in that."""
+    run = RunFolder(model)
+    if not (run.best.is_dir() and run.benchmark.is_file()):
+        return False
+    lead = Benchmark.read(run.benchmark).best.trial
+    return any(row.trial == lead and row.config.get("trust_remote_code") for row in read_leaderboard(run.path)[1])
 
 
 def _card(models: Sequence[Path], weights: Sequence[float] | None, name: str) -> str:
