@@ -100,10 +100,16 @@ def export(
     wanted = Form(form, precision, adapter_only)
     if trial is None and candidate is None and (trial := best_so_far(run)) is not None:
         click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
-    export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
-    backend = "" if form == "safetensors" else f", backend={form!r}"
-    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
+    found = export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r})"
     click.echo(f"{dest}: SentenceTransformer{how} loads it")
+    if form != "safetensors":
+        from trainables.export.backends import FILES
+
+        loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
+        click.echo(f"{dest / FILES[form]}: for {loaders}")
+    if found is not None and found.on_dev:
+        click.echo(found.on_dev)
     if repo is not None:
         from trainables.export.upload import push_to_hub
 
@@ -173,7 +179,8 @@ def plan(spec: Path, base: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--task", "tasks", multiple=True, help="BEIR folder or .jsonl file of pairs; may be repeated")
 @click.option("--mteb", multiple=True, help="an MTEB retrieval task by name; may be repeated; needs the extra [mteb]")
-@click.option("--model", "models", multiple=True, required=True, help="hub id, model folder or run; may be repeated")
+@click.option("--model", "models", multiple=True, help="hub id, model folder or run; may be repeated")
+@click.option("--all-bases", is_flag=True, help="every known base too, with sizes and encoding speed")
 @click.option("--split", help="of the tasks; without it test where there is one, else dev, else train")
 @click.option("--metric", default="ndcg@10", show_default=True, help="what rows are sorted by and compared on")
 @click.option(
@@ -199,6 +206,7 @@ def benchmark(
     tasks: tuple[str, ...],
     mteb: tuple[str, ...],
     models: tuple[str, ...],
+    all_bases: bool,
     split: str | None,
     metric: str,
     protocols: tuple[Literal["concept", "definition"], ...],
@@ -216,10 +224,13 @@ def benchmark(
     from evaluation.benchmark.judge import Judge
     from evaluation.benchmark.run import run_benchmark
     from search.screen.console import make_console
+    from trainables.bases.known import FAMILIES
     from trainables.export.merge import base_model
 
     if as_json + as_csv + as_markdown > 1:
         raise click.UsageError("--json, --csv and --markdown: expected one of them")
+    if not models and not all_bases:
+        raise click.UsageError("no model to benchmark, expected --model or --all-bases")
     console = make_console()
     plain = as_json or as_csv or as_markdown
     table = run_benchmark(
@@ -235,6 +246,8 @@ def benchmark(
         output=output,
         load=base_model,
         progress=not plain and console.is_terminal,
+        bases=[family.base for family in FAMILIES] if all_bases else (),
+        sizes=all_bases,
     )
     if plain:
         click.echo(table.json() if as_json else table.csv() if as_csv else table.markdown())
@@ -243,6 +256,17 @@ def benchmark(
         console.print(shown)
     for note in table.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def bases(name: str | None, as_json: bool) -> None:
+    """Show what is known of base models; of one (hub id or folder), all that is resolved and from where."""
+    from search.screen.bases import show_bases
+    from search.screen.console import make_console
+
+    show_bases(name, as_json, make_console())
 
 
 cli.add_command(try_models)

@@ -89,6 +89,10 @@ class RunFolder:
         """The exported model."""
         return self.path / "best"
 
+    def beside_best(self) -> tuple[Path, Path]:
+        """Where the next best model is made, and where the last one waits until it is there."""
+        return self.path / ".best.new", self.path / ".best.old"
+
     @property
     def report(self) -> Path:
         return self.path / "report.html"

@@ -18,6 +18,10 @@ from search.spec.sections import SearchSpec
 from trainables.bases.token_counts import token_counts
 from trainables.check.check import check_source
 from trainables.data.report import DataReport
+from trainables.data.rows import Pair
+from trainables.data.sources import read_once
+from trainables.data.survey import read_pairs
+from trainables.plan.longest import LongestTexts
 from trainables.plan.memory import share_of_memory
 from trainables.plan.rows import plan_notes, plan_rows, plan_table
 
@@ -32,13 +36,13 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     """
     spec = load_spec(path, base)
     space = spec.parsed_space
-    report, missing = _data(spec)
+    report, missing, texts = _data(spec)
     pairs = report.kept["train"] if report is not None else None
     gpus = float(torch.cuda.is_available()) if spec.resources.gpus is None else spec.resources.gpus
     kind: Literal["cpu", "cuda"] = "cuda" if gpus else "cpu"
     memory = share_of_memory(spec.resources.memory_gb, gpus)
     negatives = report.negatives if report is not None else None
-    rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives)
+    rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives, texts)
     starts = [_start(spec, start) for start in spec.start]
     if as_json:
         document = {
@@ -72,20 +76,26 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     console.print(f"{budget.trials} trials, sampler {spec.sampler.name}, pruner {spec.pruner.name}", highlight=False)
 
 
-def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
-    """The data report, or why there is none: a plan may come before its data, but not beside data that is wrong."""
+@read_once()
+def _data(spec: SearchSpec) -> tuple[DataReport | None, str, LongestTexts | None]:
+    """The data report and the longest texts, or why there are none.
+
+    A plan may come before its data, but not beside data that is wrong.
+    """
     source = spec.data.source
     here = isinstance(source, str) and (spec.folder / source).exists()
     try:
         tokens = token_counts(next(spec.parsed_space.configs()))
         report = check_source(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
     except InputError as error:
-        return None, str(error)
+        return None, str(error), None
     if report.unusable is None:
-        return report, ""
+        rows = read_pairs(spec.data, spec.folder, spec.earlier_data)
+        pairs = ((row.anchor, (row.positive, *row.negatives)) for row in rows if isinstance(row, Pair))
+        return report, "", LongestTexts.of(pairs)
     if here:
         raise InputError(f"data: {report.unusable}")
-    return None, report.unusable
+    return None, report.unusable, None
 
 
 def _start(spec: SearchSpec, start: Mapping[str, Any]) -> dict[str, Any]:

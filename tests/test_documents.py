@@ -24,7 +24,15 @@ from tests.kit.toy_run import make_run
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "make_spec_guide.py"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-CHEAP = ("--help", "plan", "data", "leaderboard", "report", "export")  # commands that are run here, without a mark
+CHEAP = (
+    "--help",
+    "plan",
+    "bases",
+    "data",
+    "leaderboard",
+    "report",
+    "export",
+)  # commands that are run here, without a mark
 LANGUAGES = {"bash", "yaml", "python", "text"}
 PACKAGES = ("search", "trainables", "evaluation")
 # What the comment of a command says that is not run here.

@@ -24,10 +24,11 @@ from trainables.data.prepared import TrialData
 from trainables.distributed import device_batch, lead, world_size
 from trainables.model.build import build_model, training_prompts
 from trainables.model.precision import Precision, resolve_attention, resolve_device, resolve_precision
+from trainables.plan.longest import LongestTexts
 from trainables.plan.memory import DeviceKind, fit_to_memory
 from trainables.training.checkpoint import load_weights, save_weights, trainable_parameters
 from trainables.training.losses import make_loss
-from trainables.training.rungs import Rung, best_of, complete_rung, keep_best, rungs_done
+from trainables.training.rungs import LAST, Rung, best_of, complete_rung, keep_best, rungs_done
 from trainables.training.sanity import SanityGate
 
 EVAL_BATCH = 64
@@ -77,7 +78,7 @@ def train(
         return told
 
     def end() -> list[Rung]:
-        keep_best(folder, metric)
+        keep_best(folder, metric, LAST)  # who runs the trial knows whether it can still win
         return rungs_done(folder)
 
     done = lead(tell_again)
@@ -102,7 +103,10 @@ def _fitted(
     attention, _ = resolve_attention(config, resolve_base(config), place)
     share = config.model_copy(update={"batch_size": device_batch(config)})
     kind: DeviceKind = "cuda" if place.type == "cuda" else "cpu"
-    fitted = fit_to_memory(share, memory, kind, precision.name, attention, most_negatives(data.train))
+    columns = (data.train[name] for name in ("anchor", "positive", "negatives"))
+    texts = LongestTexts.of((a, (p, *negatives)) for a, p, negatives in zip(*columns, strict=True))
+    longest = texts.tokens(config)
+    fitted = fit_to_memory(share, memory, kind, precision.name, attention, most_negatives(data.train), longest)
     return fitted.model_copy(update={"batch_size": config.batch_size})
 
 

@@ -135,7 +135,9 @@ def _export(
 
     dev = load_dev(run.data)
     probes = list(dev.queries.values()), list(dev.corpus.values())
-    return export_model(mix, dest, *probes, record, model_card(mix, facts), form, force, device)
+    metric = str(read_record(run.path)["metric"])
+    card = model_card(mix, facts)
+    return export_model(mix, dest, *probes, record, card, form, force, device, dev=(dev, metric))
 
 
 def _row(rows: Sequence[Row], trial: int, run: Path) -> Row:
