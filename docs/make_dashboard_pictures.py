@@ -24,13 +24,8 @@ def main() -> None:
         page.goto(f"{address}/#/actors")
         page.get_by_text("trial 00").first.wait_for()
         page.screenshot(path=HERE / "dashboard-actors.png")
-        page.goto(f"{address}/#/jobs")
-        page.get_by_text(job).first.wait_for()
-        page.screenshot(path=HERE / "dashboard-jobs.png")
         page.goto(f"{address}/#/jobs/{job}")
         page.get_by_text("User-provided metadata").first.wait_for()
-        page.get_by_text("View").first.click()
-        page.wait_for_timeout(3000)
         page.screenshot(path=HERE / "dashboard-job.png")
 
 
