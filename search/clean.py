@@ -12,7 +12,7 @@ from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.results.benchmark import Benchmark
 from search.staging import locked
-from trainables.training.rungs import ADAPTER, WEIGHTS
+from trainables.training.rungs import WEIGHT_FILES
 
 
 def removable(run: Path) -> dict[Path, int]:
@@ -44,6 +44,6 @@ def _unneeded(run: RunFolder) -> Iterator[Path]:
     kept = {run.checkpoint(trial, checkpoint) for trial, checkpoint in members}
     if not kept:  # of an earlier version: which weights are in best/ is told by its trial alone
         kept = set(run.trial(benchmark.best.trial).glob("*"))
-    for name in (ADAPTER, WEIGHTS):
+    for name in WEIGHT_FILES:
         yield from (path for path in run.tune.glob(f"trial_*/*/{name}") if path.parent not in kept)
     yield from (path for path in run.cache.rglob("*") if path.is_file())

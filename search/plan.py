@@ -14,9 +14,10 @@ from rich.table import Table
 
 from evaluation.errors import InputError
 from search.spec.load import load_spec
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
+from search.spec.task_data import check_data, print_data, with_labels
 from trainables.bases.token_counts import token_counts
-from trainables.check.check import check_source
+from trainables.classification.report import LabelReport
 from trainables.data.report import DataReport
 from trainables.plan.memory import share_of_memory
 from trainables.plan.rows import plan_notes, plan_rows, plan_table
@@ -31,13 +32,15 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
         InputError: the spec is wrong, or a base cannot be resolved.
     """
     spec = load_spec(path, base)
-    space = spec.parsed_space
     report, missing = _data(spec)
+    if isinstance(spec, ClassificationSpec) and isinstance(report, LabelReport):  # its labels size the head
+        spec = with_labels(spec, report.labels)
+    space = spec.parsed_space
     pairs = report.kept["train"] if report is not None else None
     gpus = float(torch.cuda.is_available()) if spec.resources.gpus is None else spec.resources.gpus
     kind: Literal["cpu", "cuda"] = "cuda" if gpus else "cpu"
     memory = share_of_memory(spec.resources.memory_gb, gpus)
-    negatives = report.negatives if report is not None else None
+    negatives = report.negatives if isinstance(report, DataReport) else None
     rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives)
     starts = [_start(spec, start) for start in spec.start]
     if as_json:
@@ -56,9 +59,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     if report is None:
         console.print(f"[yellow]data[/]: {escape(missing)}; steps are unknown", highlight=False)
     else:
-        from trainables.check.view import print_report
-
-        print_report(report, console)
+        print_data(report, console)
     table = Table("field", "searched", title="Search space", title_justify="left")
     for dimension in space.dimensions:
         table.add_row(dimension.key, escape(str(dimension)), style="" if not dimension.constant else "dim")
@@ -72,13 +73,13 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     console.print(f"{budget.trials} trials, sampler {spec.sampler.name}, pruner {spec.pruner.name}", highlight=False)
 
 
-def _data(spec: SearchSpec) -> tuple[DataReport | None, str]:
+def _data(spec: SearchSpec) -> tuple[DataReport | LabelReport | None, str]:
     """The data report, or why there is none: a plan may come before its data, but not beside data that is wrong."""
     source = spec.data.source
     here = isinstance(source, str) and (spec.folder / source).exists()
     try:
         tokens = token_counts(next(spec.parsed_space.configs()))
-        report = check_source(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
+        report = check_data(spec, tokens)
     except InputError as error:
         return None, str(error)
     if report.unusable is None:

@@ -45,7 +45,7 @@ def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
 
 def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
     """Have the searched bases find the passages of the dev pool, on a node that has what a trial needs."""
-    from trainables.dev_pool import make_dev_pool
+    from trainables.data.dev_pool import make_dev_pool
 
     make_dev_pool(run.data, [TrialConfig.model_validate(config) for config in configs], run.embeddings, device)
 

@@ -17,9 +17,11 @@ from pydantic import BaseModel, ValidationError
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
-from search.spec.sections import SearchSpec, StartFromSpec
+from search.spec.sections import ClassificationSpec, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
+
+TASKS: dict[str, type[SearchSpec]] = {"retrieval": SearchSpec, "classification": ClassificationSpec}
 
 
 def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) -> SearchSpec:
@@ -61,7 +63,7 @@ def _validated(
     raw: dict[str, Any], path: Path, folder: Path, record: dict[str, Any], resumed: Path | None
 ) -> SearchSpec:
     """The checked spec. `path` names it in errors, and in its absence gives the search its name."""
-    if isinstance(earlier := raw.get("continue_from"), str):
+    if isinstance(earlier := raw.get("continue_from"), str) and raw.get("task") != "classification":
         best, space = _best_model(folder / earlier, path), raw.get("space") or {}
         if space.get("base", best) != best:
             raise InputError(
@@ -69,10 +71,13 @@ def _validated(
                 "one of the two"
             )
         raw["space"] = {"base": best, **space}
+    model = TASKS.get(str(raw.get("task", "retrieval")))
+    if model is None:
+        raise InputError(f"{path}: task: expected {' or '.join(TASKS)}, got {raw['task']!r}")
     try:
-        spec = SearchSpec.model_validate(raw)
+        spec = model.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, SearchSpec)}") from None
+        raise InputError(f"{path}: {describe(error, model)}") from None
     if not spec.name:
         spec = spec.model_copy(update={"name": path.stem})
     if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):

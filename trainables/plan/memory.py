@@ -29,12 +29,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from evaluation.errors import InputError
 from trainables.bases.families import ResolvedBase, resolve_base
-from trainables.config import TrialConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.model.adapters import resolve_targets, trained_names
+from trainables.model.heads import head_names, trained_head
 from trainables.model.precision import AttentionName
 
 GIB = 1024**3
@@ -48,7 +49,8 @@ DeviceKind = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters of a trial's model. total includes the pooler and the adapter, as PEFT counts them."""
+    """Parameters of a trial's model. total includes the pooler and the adapter, as PEFT counts them, and of a classifier
+    with the head as published the copy that PEFT keeps of what it trains beside an adapter."""
 
     trainable: int
     total: int
@@ -76,13 +78,16 @@ class Memory:
         return sum(parts) + self.runtime
 
 
-def meta_model(base: ResolvedBase) -> PreTrainedModel:
+def meta_model(base: ResolvedBase, classes: int = 0) -> PreTrainedModel:
     """The base's encoder on torch's meta device: every module, no weights. Do not change it: it is shared.
 
+    Args:
+        classes: of the classification head on it; 0: none.
+
     Raises:
-        InputError: the figures are not those of an architecture that transformers has.
+        InputError: the figures are not those of an architecture that transformers has, or it has no such head.
     """
-    return _meta_model(json.dumps(base.figures, sort_keys=True, default=str), base.name)
+    return _meta_model(json.dumps(base.figures, sort_keys=True, default=str), base.name, classes)
 
 
 def count_parameters(config: TrialConfig, base: ResolvedBase | None = None) -> Counts:
@@ -91,7 +96,7 @@ def count_parameters(config: TrialConfig, base: ResolvedBase | None = None) -> C
     Raises:
         InputError: an unknown base, or targets that match nothing.
     """
-    return _count(config, meta_model(base or resolve_base(config)))
+    return _count(config, _trial_model(config, base or resolve_base(config)))
 
 
 def estimate_memory(
@@ -108,13 +113,13 @@ def estimate_memory(
         own_negatives: of the training row that brings the most; None: unknown.
     """
     base = base or resolve_base(config)
-    counts = _count(config, meta_model(base))
+    counts = _count(config, _trial_model(config, base))
     frozen = counts.total - counts.trainable
     value = 4 if precision == "fp32" else 2
     weights = 4 * counts.total if config.method == "full" else value * frozen + 4 * counts.trainable
     if config.method == "full" and precision != "fp32":
         weights += 2 * counts.trainable
-    texts = 2 + negatives_of_a_pair(config, own_negatives)
+    texts = _sequences(config, own_negatives)
     tokens, length = _tokens(config, base, texts)
     activations, workspace = _activations(config, base, device, precision, attention, tokens, length)
     workspace += 3 * 4 * config.batch_size**2 * (texts - 1)
@@ -154,8 +159,8 @@ def fit_to_memory(
 ) -> TrialConfig:
     """The configuration, changed so that its estimate fits in `device_memory` bytes; unchanged where it fits already.
 
-    The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass) with
-    the largest micro-batch that fits, a power of two of tokens; then gradient checkpointing besides.
+    The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass), or
+    of a classifier a step in pieces, with the largest micro-batch that fits, a power of two of tokens; then gradient checkpointing besides.
     A base that runs code of its own is left as it is: what its figures mean is not known.
 
     Args:
@@ -175,7 +180,7 @@ def fit_to_memory(
     if needs(config) <= budget:
         return config
     length = min(config.max_length or base.max_length, base.max_length)
-    texts = 2 + negatives_of_a_pair(config, own_negatives)
+    texts = _sequences(config, own_negatives)
     largest = config.micro_batch_tokens or config.batch_size * texts * length
     smallest = max(MIN_MICRO_BATCH, length)
     for checkpointing in dict.fromkeys((config.gradient_checkpointing, True)):
@@ -190,6 +195,11 @@ def fit_to_memory(
         if largest > smallest
         else f"{config.base}: needs about {needs(config) / GIB:.1f} GiB, the device has {device_memory / GIB:.1f} GiB"
     )
+
+
+def _sequences(config: TrialConfig, own_negatives: int | None) -> int:
+    """Sequences that the encoder reads of a training row: a classifier reads a pair as one."""
+    return 1 if isinstance(config, ClassifierConfig) else 2 + negatives_of_a_pair(config, own_negatives)
 
 
 def negatives_of_a_pair(config: TrialConfig, own: int | None) -> int:
@@ -248,23 +258,38 @@ def _activations(
 
 def _adapted_inputs(config: TrialConfig, base: ResolvedBase) -> int:
     """Values a token that the adapted linears take in."""
-    model = meta_model(base)
+    model = _trial_model(config, base)
     return sum(_linear(model, name).in_features for name in resolve_targets(model, config.targets, config.last_n))
+
+
+def _trial_model(config: TrialConfig, base: ResolvedBase) -> PreTrainedModel:
+    return meta_model(base, max(2, len(config.labels)) if isinstance(config, ClassifierConfig) else 0)
 
 
 def _count(config: TrialConfig, model: PreTrainedModel) -> Counts:
     total = sum(parameter.numel() for parameter in model.parameters())
+    head, copied = (0, 0) if not isinstance(config, ClassifierConfig) else _head(config, model)
     if config.method == "none":
         return Counts(0, total)
     if config.method == "full":
         parameters = dict(model.named_parameters())
-        return Counts(sum(parameters[name].numel() for name in trained_names(model, config.last_n)), total)
+        names = set(trained_names(model, config.last_n))
+        if isinstance(config, ClassifierConfig):
+            names |= {*head_names(model), *(parameters if config.last_n is None else ())}
+        return Counts(sum(parameters[name].numel() for name in names), total)
     adapter = 0
     for name in resolve_targets(model, config.targets, config.last_n):
         linear = _linear(model, name)
         # A is r x in, B is out x r; DoRA adds a magnitude for each output.
         adapter += config.r * (linear.in_features + linear.out_features) + config.dora * linear.out_features
-    return Counts(adapter, total + adapter)
+    return Counts(adapter + head, total + adapter + copied)
+
+
+def _head(config: ClassifierConfig, model: PreTrainedModel) -> tuple[int, int]:
+    """Parameters of the head that are trained beside an adapter, and of the copy that PEFT keeps of them."""
+    parameters = dict(model.named_parameters())
+    trained = sum(parameters[name].numel() for name in trained_head(model, config))
+    return trained, trained if config.head == "as_published" else 0
 
 
 def _linear(model: PreTrainedModel, name: str) -> torch.nn.Linear:
@@ -275,13 +300,15 @@ def _linear(model: PreTrainedModel, name: str) -> torch.nn.Linear:
 
 
 @functools.lru_cache(maxsize=32)
-def _meta_model(figures_json: str, name: str) -> PreTrainedModel:
+def _meta_model(figures_json: str, name: str, classes: int) -> PreTrainedModel:
     figures: dict[str, Any] = json.loads(figures_json)
     model_type = figures.pop("model_type", None)
     try:
         config = AutoConfig.for_model(model_type, **figures)
+        if classes:
+            config.num_labels = classes
         with torch.device("meta"):
-            return AutoModel.from_config(config)
+            return (AutoModelForSequenceClassification if classes else AutoModel).from_config(config)
     except (KeyError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"base: {name}: architecture {model_type!r} is not one of transformers' ({first})") from error
