@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,10 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
     checked = load_spec(spec, base, resumed=runs if resume and not smoke else None)
     from search.run import search_to_the_end
 
-    sys.exit(search_to_the_end(checked, runs, resume=resume, smoke=smoke, address=address))
+    own = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    program = [sys.argv[0]] if Path(sys.argv[0]).name == "embtune" else [sys.executable, "-m", "search"]
+    again = shlex.join([*program, *own, "--resume"])
+    sys.exit(search_to_the_end(checked, runs, again=again, resume=resume, smoke=smoke, address=address))
 
 
 @cli.command()

@@ -172,8 +172,9 @@ def run_search(
     from search.spec.load import load_spec, spec_from
 
     runs, resumed = Path(runs), Path(runs) if resume and not smoke else None
-    checked = spec_from(spec) if isinstance(spec, Mapping) else load_spec(Path(spec), resumed=resumed)
-    if search_to_the_end(checked, runs, resume=resume, smoke=smoke, address=address):
+    checked = spec_from(spec, resumed=resumed) if isinstance(spec, Mapping) else load_spec(Path(spec), resumed=resumed)
+    again = "run_search(..., resume=True) with the same arguments"
+    if search_to_the_end(checked, runs, again=again, resume=resume, smoke=smoke, address=address):
         raise SearchFailedError(f"{checked.name}: the search gave no model; what it printed says why")
     return open_run(runs / (smoke_name(checked) if smoke else checked.name))
 

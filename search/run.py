@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,11 +40,20 @@ def search_to_the_end(
     spec: SearchSpec,
     runs: Path,
     *,
+    again: str,
     resume: bool = False,
     smoke: bool = False,
     address: str | None = None,
 ) -> int:
     """Run the whole search of a spec. Returns the exit code: 0 done, 1 the work failed or was stopped.
+
+    Args:
+        spec: of the search.
+        runs: folder of all runs.
+        again: what to type to go on after a stop.
+        resume: go on with a search that was stopped.
+        smoke: the whole search on tiny stand-in models; its folder is NAME-smoke.
+        address: a running Ray cluster: "auto", or HOST:PORT of its head.
 
     Raises:
         InputError: the data or the request for resources is wrong, or the run's folder is in use.
@@ -79,9 +86,9 @@ def search_to_the_end(
                     _check_bases(spec, console)
             staging.settle(console)
             settled = True
-            return _search(Study(run, spec, concurrent), folder, concurrent, seconds, console, smoke)
+            return _search(Study(run, spec, concurrent), folder, concurrent, seconds, console, smoke, again)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
-            hint = _how_to_go_on() if settled else "The search had not begun; nothing was changed."
+            hint = _how_to_go_on(again) if settled else "The search had not begun; nothing was changed."
             console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
             return 1
         finally:
@@ -89,14 +96,14 @@ def search_to_the_end(
 
 
 def _search(
-    study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console, smoke: bool
+    study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console, smoke: bool, again: str
 ) -> int:
     """Trials, leaderboard, choice, merge and benchmark, report. Returns the exit code."""
     if not _run_trials(study, run, concurrent, seconds, console):
         return 1
     rows = _rank(study, run, console)
     if study.unfinished() or not study.exhausted():
-        _say_stopped(study, rows, console)
+        _say_stopped(study, rows, console, again)
         return 1
     console.print(f"The search ended: {study.exhausted()}. {savings(rows)}", highlight=False)
     choice = choose(rows)
@@ -137,10 +144,10 @@ def _rank(study: Study, run: RunFolder, console: Console) -> list[Row]:
     return rows
 
 
-def _say_stopped(study: Study, rows: Sequence[Row], console: Console) -> None:
+def _say_stopped(study: Study, rows: Sequence[Row], console: Console, again: str) -> None:
     ended = sum(row.state != "RUNNING" for row in rows)
     console.print(
-        f"[yellow]Stopped[/] after {ended} of {study.spec.budget.trials} trials. {_how_to_go_on()}",
+        f"[yellow]Stopped[/] after {ended} of {study.spec.budget.trials} trials. {_how_to_go_on(again)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -228,11 +235,8 @@ def _report(run: Path, console: Console) -> None:
     console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
 
 
-def _how_to_go_on() -> str:
-    """What to type after a stop."""
-    own = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    program = [sys.argv[0]] if Path(sys.argv[0]).name == "embtune" else [sys.executable, "-m", "search"]
-    return f"To go on: [bold]{escape(shlex.join([*program, *own, '--resume']))}[/]"
+def _how_to_go_on(again: str) -> str:
+    return f"To go on: [bold]{escape(again)}[/]"
 
 
 def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:

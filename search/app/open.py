@@ -38,7 +38,7 @@ def open_desk(
 
     Args:
         folder: of a search that has come to its end.
-        corpus: BEIR folder or .jsonl file; none: the run's own passages.
+        corpus: BEIR folder or .jsonl file; None: the run's own passages.
         models: hub ids, model folders or runs, at most two.
         languages: codes, that of the corpus first.
         translate: hub id or folder of a Marian model into the corpus's language.

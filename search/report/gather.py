@@ -79,10 +79,10 @@ class RunData:
         curves: trial -> its dev evaluations in order.
         axes: the searched fields, most important first.
         importance: likewise; empty with too few trials.
-        benchmark: benchmark.json; none: the search has not come to it.
+        benchmark: benchmark.json; None: the search has not come to it.
         protocol: of the dev score and of the verdict.
         errors: "base" or "best" -> metric -> standard error of its test score, on that protocol.
-        chosen: the trial that was merged, or would be; none: no trial is complete.
+        chosen: the trial that was merged, or would be; None: no trial is complete.
         reason: why it was chosen.
         improved, worsened: test queries that changed most.
         data: what the data check found.

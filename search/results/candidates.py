@@ -57,7 +57,7 @@ def compare_candidates(
         rows: the leaderboard, ties marked.
         best: the best single trial.
         tolerance: loss on the guard that is accepted.
-        device: of the models; null: the first GPU, else the CPU.
+        device: of the models; None: the first GPU, else the CPU.
 
     Raises:
         InputError: weights of the best trial that cannot be read.

@@ -43,7 +43,7 @@ def candidate_facts(
         name: of the search.
         rows: the leaderboard.
         metric: that was searched.
-        benchmark: of this candidate; null: it was not benchmarked.
+        benchmark: of this candidate; None: it was not benchmarked.
     """
     members = [next(row for row in rows if row.trial == share.trial) for share in candidate.members]
     figures = [Figure("dev", metric, candidate.dev, _dev_queries(run, members[0]))]

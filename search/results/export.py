@@ -35,7 +35,7 @@ def export_from_run(
     """Write the run's best model, or a trial's or a candidate's, to `dest`.
 
     Args:
-        form: format and precision; null: float32 safetensors, of the best model the files as they are.
+        form: format and precision; None: float32 safetensors, of the best model the files as they are.
         force: a `dest` that exists is replaced.
 
     Returns:
@@ -76,8 +76,8 @@ def export_trial(
 
     Args:
         name: of the search, for the model card.
-        form: format and precision; null: float32 safetensors.
-        device: of the models; null: the first GPU, else the CPU.
+        form: format and precision; None: float32 safetensors.
+        device: of the models; None: the first GPU, else the CPU.
 
     Raises:
         ExportError: the exported model is not the trained one.
@@ -107,7 +107,7 @@ def export_candidate(
     Args:
         rows: the leaderboard.
         metric: that was searched.
-        benchmark: of this candidate; null: it was not benchmarked.
+        benchmark: of this candidate; None: it was not benchmarked.
     """
     mix = mix_of_candidate(run, rows, candidate)
     first = candidate.members[0].trial

@@ -74,7 +74,7 @@ def finish(
     Args:
         row: the best single trial's.
         tolerance: loss on the guard that is accepted.
-        device: of the models; null: the first GPU, else the CPU.
+        device: of the models; None: the first GPU, else the CPU.
     """
     from trainables.export.card import model_card
     from trainables.export.manifest import replace_card

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
-from search.spec.sections import ClassificationSpec, SearchSpec, StartFromSpec
+from search.spec.sections import ClassificationSpec, Origin, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
 
@@ -46,17 +46,18 @@ def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) 
     return _validated(own, path, Path(raw.get("folder", path.parent)), raw.get("record", {}), resumed)
 
 
-def spec_from(document: Mapping[str, Any], folder: Path | None = None) -> SearchSpec:
+def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: Path | None = None) -> SearchSpec:
     """A spec from what its YAML file would hold.
 
     Args:
         document: the keys; without `name` it is called "spec".
         folder: where its relative paths start; None: the current folder.
+        resumed: as load_spec.
 
     Raises:
         InputError: as load_spec.
     """
-    return _validated(dict(document), Path("spec"), folder or Path.cwd(), {}, None)
+    return _validated(dict(document), Path("spec"), folder or Path.cwd(), {}, resumed)
 
 
 def _validated(
@@ -75,14 +76,13 @@ def _validated(
     if model is None:
         raise InputError(f"{path}: task: expected {' or '.join(TASKS)}, got {raw['task']!r}")
     try:
-        spec = model.model_validate(raw)
+        spec = model.model_validate(raw, context=Origin(folder.resolve(), record))
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error, model)}") from None
     if not spec.name:
         spec = spec.model_copy(update={"name": path.stem})
     if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):
         raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
-    spec._folder, spec._record = folder.resolve(), record
     try:
         return _checked(spec, resumed)
     except InputError as error:

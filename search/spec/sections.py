@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
@@ -135,6 +135,13 @@ class GuardSpec(Section):
     )
 
 
+class Origin(NamedTuple):
+    """Where a spec came from: the folder that its relative paths start from, and what a run's spec.json records."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
 class SearchSpec(Section):
     """One search, complete."""
 
@@ -220,7 +227,10 @@ class SearchSpec(Section):
         return other
 
     @model_validator(mode="after")
-    def _read_space(self) -> Self:
+    def _read_space(self, info: ValidationInfo) -> Self:
+        if info.context is not None:
+            origin: Origin = info.context
+            self._folder, self._record = origin.folder, origin.record
         self._parsed_space = self._space()
         return self
 

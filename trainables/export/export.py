@@ -107,9 +107,9 @@ def export_model(
         record: goes into `embtune.json` (base, configuration and scores of the model), beside what was mixed and how
             the check ended.
         card: the model card, README.md.
-        form: null: a float32 model in safetensors.
+        form: None: a float32 model in safetensors.
         force: a `dest` that exists is replaced.
-        device: where the trained models are built; null: the first GPU, else the CPU. The check's own process is on
+        device: where the trained models are built; None: the first GPU, else the CPU. The check's own process is on
             the CPU.
 
     Raises:
@@ -147,7 +147,7 @@ def reloaded(
 
     Args:
         config: of the trial: whether the folder's own code is run and, where it is an adapter alone, which base it is
-            put on; null: a plain model.
+            put on; None: a plain model.
     """
     with tempfile.TemporaryDirectory() as scratch:
         job, embeddings = Path(scratch) / "job.json", Path(scratch) / "embeddings.npy"
