@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
-from search.results.benchmark import Benchmark
+from search.results.classifier_benchmark import read_end
 from search.staging import locked
 from trainables.training.rungs import WEIGHT_FILES
 
@@ -39,7 +39,7 @@ def remove(run: Path, files: Mapping[Path, int]) -> None:
 
 
 def _unneeded(run: RunFolder) -> Iterator[Path]:
-    benchmark = Benchmark.read(run.benchmark)
+    benchmark = read_end(run.benchmark)
     members = {(share.trial, share.checkpoint) for c in benchmark.candidates for share in c.members}
     kept = {run.checkpoint(trial, checkpoint) for trial, checkpoint in members}
     if not kept:  # of an earlier version: which weights are in best/ is told by its trial alone

@@ -34,7 +34,7 @@ def train(
     report: Callable[[Rung], None],
     *,
     folder: Path,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
     cache: Path | None = None,
     device: str | None = None,
     memory: int | None = None,
@@ -52,7 +52,7 @@ def train(
         config: of the trial; a ClassifierConfig for labelled data.
         data: its task: pairs to retrieve by, or labelled texts.
         folder: of the trial's checkpoints; must exist on a disk that the caller can read afterwards.
-        metric: dev metric that decides which rung's weights are kept.
+        metric: dev metric that decides which rung's weights are kept; None: ndcg@10, or macro_f1.
         cache: folder for what trials of one base share: its embeddings, mined negatives, converted weights.
         device: None: the first GPU, else the CPU.
         memory: bytes of the device that the trial may take; None: all of a GPU, no limit on a CPU. Where the estimate
@@ -65,6 +65,7 @@ def train(
         TrialFailed: training went wrong (a loss that is not finite, an adapter that does not move).
     """
     kind: Kind = Classification(data) if isinstance(data, LabelledData) else Retrieval(data)
+    metric = metric or kind.metric
     place = resolve_device(device)
     precision = resolve_precision(config, place)
 

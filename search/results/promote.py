@@ -17,9 +17,11 @@ from search.paths import RunFolder
 from search.results.benchmark import Benchmark, Candidate, DevAndTest, DevPool, Optimism, Part, Winner
 from search.results.candidates import compare_candidates, mix_of_candidate
 from search.results.card import candidate_facts
+from search.results.classifier import finish_classifier
+from search.results.classifier_benchmark import ClassifierBenchmark
 from search.results.export import export_candidate
 from search.results.leaderboard import Row, read_leaderboard
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from evaluation.embedding_cache import EmbeddingCache
 
 
-def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
+def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
     """Compare what could be exported, export one and benchmark it, on a node that has what a trial needs.
 
     Args:
@@ -37,9 +39,13 @@ def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
-    tolerance, device = spec.guard.tolerance, spec.resources.device
-    benchmark: Benchmark = ray.get(task.remote(run, spec.name, spec.metric, asdict(row), tolerance, device))
+    here = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)
+    told = (run, spec.name, spec.metric, asdict(row))
+    device = spec.resources.device
+    if isinstance(spec, ClassificationSpec):
+        labelled: ClassifierBenchmark = ray.get(here(finish_classifier).remote(*told, device))
+        return labelled
+    benchmark: Benchmark = ray.get(here(finish).remote(*told, spec.guard.tolerance, device))
     return benchmark
 
 
@@ -58,7 +64,9 @@ def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> flo
     """
     from trainables.model.parity import check_base, parity_key
 
-    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, configs)}
+    # A classifier's base is the same encoder, whatever head it gets.
+    encoders = ({k: v for k, v in config.items() if k in TrialConfig.model_fields} for config in configs)
+    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, encoders)}
     return min(check_base(config, device=device) for config in found.values())
 
 

@@ -15,8 +15,8 @@ from trainables.export.mix import Mix
 PAIRS = (
     "from sentence_transformers import CrossEncoder\n"
     'model = CrossEncoder("path/to/this/folder")\n'
-    'probabilities = model.predict([("first text", "second text")], apply_softmax=True)  # one row, in order of labels\n'
-    "model.config.id2label[int(probabilities[0].argmax())]"
+    'probabilities = model.predict([("first text", "second text")], apply_softmax=True)\n'
+    "model.config.id2label[int(probabilities[0].argmax())]  # a row holds a probability (softmax) for each label"
 )
 SINGLE = (
     "from transformers import pipeline\n"

@@ -99,12 +99,8 @@ def export_classifier(
         for way, found_NC in reloaded(aside, probe).items():
             gap = max(gap, _check(str(dest), f"the model that {way} loads", found_NC, expected_NC, tolerance))
         exported = ExportedClassifier(gap, tolerance)
-        document = {
-            **record,
-            "task": "classification",
-            "mix": _told(mix),
-            "export": {**asdict(form), **asdict(exported)},
-        }
+        document = {**record, "task": "classification", "mix": _told(mix)}
+        document["export"] = {**asdict(form), **asdict(exported)}
         write_whole(aside / RECORD, json.dumps(document, indent=1, ensure_ascii=False))
     return exported
 

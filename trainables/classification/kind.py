@@ -14,7 +14,7 @@ from sentence_transformers.util import batch_to_device
 from torch import nn
 from transformers import TrainerCallback
 
-from evaluation.classification.metrics import METRICS
+from evaluation.classification.metrics import METRICS, SEARCHED
 from evaluation.retrieval import Scores
 from trainables.classification.batches import LengthBatchSampler
 from trainables.classification.predict import evaluate_classifier, logits_of
@@ -57,6 +57,7 @@ class ClassLoss(nn.Module):
 class Classification:
     """The task of LabelledData."""
 
+    metric = SEARCHED[0]
     metrics = METRICS
 
     def __init__(self, data: LabelledData) -> None:

@@ -49,8 +49,8 @@ DeviceKind = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters of a trial's model. total includes the pooler and the adapter, as PEFT counts them, and of a classifier
-    with the head as published the copy that PEFT keeps of what it trains beside an adapter."""
+    """Parameters of a trial's model. total includes the pooler and the adapter, as PEFT counts them, and, of a
+    classifier's head as published, the copy that PEFT keeps of what it trains beside an adapter."""
 
     trainable: int
     total: int
@@ -160,7 +160,8 @@ def fit_to_memory(
     """The configuration, changed so that its estimate fits in `device_memory` bytes; unchanged where it fits already.
 
     The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass), or
-    of a classifier a step in pieces, with the largest micro-batch that fits, a power of two of tokens; then gradient checkpointing besides.
+    of a classifier a step in pieces, with the largest micro-batch that fits, a power of two of tokens; then gradient
+    checkpointing besides.
     A base that runs code of its own is left as it is: what its figures mean is not known.
 
     Args:

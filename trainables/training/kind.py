@@ -44,6 +44,10 @@ class Kind(Protocol):
     """A task, with its data."""
 
     @property
+    def metric(self) -> str:
+        """That decides unless another is asked for."""
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """That every dev evaluation computes."""
 

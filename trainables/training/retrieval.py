@@ -32,6 +32,7 @@ class _Trainer(TrialCheckpoints, SentenceTransformerTrainer):
 class Retrieval:
     """The task of a TrialData."""
 
+    metric = "ndcg@10"
     metrics = DEFAULT_METRICS
 
     def __init__(self, data: TrialData) -> None:

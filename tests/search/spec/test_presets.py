@@ -28,6 +28,7 @@ def _planned(name: str, capsys: pytest.CaptureFixture[str]) -> dict:
 
 def test_the_experiments_of_the_source_documents_are_there() -> None:
     expected = {"demo", "bercy_e5", "bercy_solon", "bge_m3_legalkit", "frenchnews_e5_small", "four_bases"}
+    expected |= {"nli_camembert", "intent"}
     assert expected <= {path.stem for path in PRESETS}
 
 
