@@ -76,10 +76,8 @@ def test_the_camembert_preset_plans_the_published_counts(tmp_path: Path) -> None
         (297_219, 112_694_790),
         (887_811, 112_692_483),
     ]
-    settings = [
-        load_spec(PRESETS / "nli_camembert.yaml").parsed_space.at(start) for start in starts_of("nli_camembert")
-    ]
-    for config in settings[:2]:
+    spec = load_spec(PRESETS / "nli_camembert.yaml")
+    for config in map(spec.parsed_space.at, spec.start[:2]):
         assert (config.r, config.alpha, config.dropout, config.targets, config.lr) == (8, 32, 0.1, "qv", 2e-4)
         assert (config.batch_size, config.weight_decay, config.max_length, config.epochs) == (32, 0.01, 128, 10)
 
