@@ -43,6 +43,9 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     negatives = report.negatives if isinstance(report, DataReport) else None
     rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives)
     starts = [_start(spec, start) for start in spec.start]
+    notes = plan_notes(rows)
+    if isinstance(spec, ClassificationSpec) and spec.data.labels is None:
+        notes.append("the labels are unknown without the data: heads are counted for two (data.labels names them)")
     if as_json:
         document = {
             "name": spec.name,
@@ -52,7 +55,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
             "searched": [dimension.key for dimension in space.searched],
             "configurations": [row.as_dict() for row in rows],
             "start": starts,
-            "notes": plan_notes(rows),
+            "notes": notes,
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))
         return
@@ -67,7 +70,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     console.print(plan_table(rows, title="Configurations that differ in size", width=console.width))
     if starts:
         console.print(_start_table(starts))
-    for note in plan_notes(rows):
+    for note in notes:
         console.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
     budget = spec.budget
     console.print(f"{budget.trials} trials, sampler {spec.sampler.name}, pruner {spec.pruner.name}", highlight=False)

@@ -185,7 +185,7 @@ RETRIEVAL_ONLY = frozenset(
 class ClassifierConfig(TrialConfig):
     """One trial of a classification. Its other fields are those of a retrieval trial, without what embeds and ranks."""
 
-    method: Literal["lora", "full"] = Field(  # type: ignore[assignment]  # an untrained head classifies nothing
+    method: Literal["lora", "full"] = Field(  # an untrained head classifies nothing
         "lora", description="lora: an adapter and the head; full: every weight"
     )
 

@@ -9,12 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
-from sentence_transformers.base.model import BaseModel
 from sentence_transformers.base.trainer import BaseTrainer
 from transformers import TrainerCallback
 
 from evaluation.retrieval import Scores
-from trainables.config import TrialConfig
 from trainables.training.checkpoint import load_weights, save_weights
 from trainables.training.sanity import SanityGate
 
@@ -41,7 +39,7 @@ class Batches:
 
 
 class Kind(Protocol):
-    """A task, with its data."""
+    """A task, with its data. Models and configurations are its own: embedders and their TrialConfig, or classifiers."""
 
     @property
     def metric(self) -> str:
@@ -54,28 +52,28 @@ class Kind(Protocol):
     def own_negatives(self) -> int | None:
         """Of the training row that brings the most; None: rows have none."""
 
-    def build(self, config: TrialConfig, place: torch.device, cache: Path | None) -> BaseModel:
+    def build(self, config: Any, place: torch.device, cache: Path | None) -> Any:
         """The trial's model, ready to train."""
 
     def batches(
-        self, config: TrialConfig, model: BaseModel, cache: Path | None, start_step: int, folder: Path
+        self, config: Any, model: Any, cache: Path | None, start_step: int, folder: Path
     ) -> Batches:
         """What a trial trains on. Args: start_step: that it goes on from; folder: of the trial."""
 
     def trainer(
         self,
-        config: TrialConfig,
-        model: BaseModel,
+        config: Any,
+        model: Any,
         rows: Dataset,
         arguments: dict[str, Any],
         callbacks: list[TrainerCallback],
-    ) -> BaseTrainer:
+    ) -> Any:
         """The library's trainer with the trial's loss. Args: arguments: of the training, by the library's names."""
 
-    def gate(self, config: TrialConfig, model: BaseModel) -> SanityGate:
+    def gate(self, config: Any, model: Any) -> SanityGate:
         """That ends a trial which trains nothing."""
 
-    def evaluate(self, model: BaseModel, metrics: tuple[str, ...]) -> Scores:
+    def evaluate(self, model: Any, metrics: tuple[str, ...]) -> Scores:
         """The dev part's scores."""
 
 
