@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.files import write_whole
 from evaluation.index import top_k
@@ -23,7 +25,7 @@ from evaluation.retrieval import TaskEmbeddings, embed_task
 from evaluation.task import RetrievalTask
 from trainables.config import TrialConfig
 from trainables.data.prepared import DEV_POOL, load_report, load_task
-from trainables.export.merge import trained_model
+from trainables.model.build import build_model
 
 
 def make_dev_pool(out: Path, configs: Iterable[TrialConfig], cache: Path, device: str | None = None) -> None:
@@ -45,7 +47,7 @@ def make_dev_pool(out: Path, configs: Iterable[TrialConfig], cache: Path, device
     bases = {(config.base, config.revision): config for config in reversed(list(configs))}
     found: set[str] = set()
     for config in bases.values():
-        model = trained_model(config.model_copy(update={"method": "none"}), out, device)
+        model = build_model(config.model_copy(update={"method": "none"}), device, dtype=torch.float32).eval()
         found |= first_passages(embed_task(model, task, cache=EmbeddingCache.of(model, cache)), depth)
     ids = list(pooled(task, found).corpus)
     document = {"bases": sorted({base for base, _ in bases}), "of": len(task.corpus), "passages": ids}

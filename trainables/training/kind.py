@@ -55,9 +55,7 @@ class Kind(Protocol):
     def build(self, config: Any, place: torch.device, cache: Path | None) -> Any:
         """The trial's model, ready to train."""
 
-    def batches(
-        self, config: Any, model: Any, cache: Path | None, start_step: int, folder: Path
-    ) -> Batches:
+    def batches(self, config: Any, model: Any, cache: Path | None, start_step: int, folder: Path) -> Batches:
         """What a trial trains on. Args: start_step: that it goes on from; folder: of the trial."""
 
     def trainer(
