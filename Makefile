@@ -11,10 +11,10 @@ demo: .venv/demo
 setup: .venv/demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 soak: .venv/dev
-	$(BIN)/python -m pytest -m soak -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m soak -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from search.app.command import try_models
+from search.cluster import commands
+
 if TYPE_CHECKING:
     from trainables.classification.report import LabelReport
     from trainables.data.report import DataReport
@@ -50,22 +53,21 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--json", "as_json", is_flag=True, help="the rows as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
-    """Show a run's trials, best first."""
-    from search.paths import RunFolder
+    """Show a run's trials, best first; those so far while it is at work or when it was stopped."""
     from search.results import table
-    from search.results.leaderboard import read_leaderboard
+    from search.results.so_far import ranking
     from search.screen.console import make_console
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
-    metric, rows = read_leaderboard(run)
+    found = ranking(run)
     if as_json:
-        click.echo(RunFolder(run).leaderboard.read_text())
+        click.echo(found.as_json())
     elif as_csv:
-        click.echo(table.as_csv(rows), nl=False)
+        click.echo(table.as_csv(found.rows), nl=False)
     else:
         console = make_console()
-        console.print(table.as_table(rows, metric, title=str(run), width=console.width))
+        console.print(table.as_table(found.rows, found.metric, title=f"{run}{found.title}", width=console.width))
 
 
 @cli.command()
@@ -89,19 +91,31 @@ def export(
     force: bool,
     repo: str | None,
 ) -> None:
-    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
+    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST).
+
+    While the search is at work, or was stopped, the best of its complete trials so far.
+    """
     from search.results.export import export_from_run
+    from search.results.so_far import best_so_far
     from search.spec.record import classifies
     from trainables.export.export import Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
     wanted = Form(form, precision, adapter_only)
-    export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
-    backend = "" if form == "safetensors" else f", backend={form!r}"
-    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
+    if trial is None and candidate is None and (trial := best_so_far(run)) is not None:
+        click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
+    found = export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r})"
     loader = "CrossEncoder" if classifies(run) else "SentenceTransformer"
     click.echo(f"{dest}: {loader}{how} loads it")
+    if form != "safetensors":
+        from trainables.export.backends import FILES
+
+        loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
+        click.echo(f"{dest / FILES[form]}: for {loaders}")
+    if found is not None and getattr(found, "on_dev", ""):
+        click.echo(found.on_dev)
     if repo is not None:
         from trainables.export.upload import push_to_hub
 
@@ -171,7 +185,8 @@ def plan(spec: Path, base: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--task", "tasks", multiple=True, help="BEIR folder or .jsonl file of pairs; may be repeated")
 @click.option("--mteb", multiple=True, help="an MTEB retrieval task by name; may be repeated; needs the extra [mteb]")
-@click.option("--model", "models", multiple=True, required=True, help="hub id, model folder or run; may be repeated")
+@click.option("--model", "models", multiple=True, help="hub id, model folder or run; may be repeated")
+@click.option("--all-bases", is_flag=True, help="every known base too, with sizes and encoding speed")
 @click.option("--split", help="of the tasks; without it test where there is one, else dev, else train")
 @click.option("--metric", default="ndcg@10", show_default=True, help="what rows are sorted by and compared on")
 @click.option(
@@ -197,6 +212,7 @@ def benchmark(
     tasks: tuple[str, ...],
     mteb: tuple[str, ...],
     models: tuple[str, ...],
+    all_bases: bool,
     split: str | None,
     metric: str,
     protocols: tuple[Literal["concept", "definition"], ...],
@@ -214,10 +230,13 @@ def benchmark(
     from evaluation.benchmark.judge import Judge
     from evaluation.benchmark.run import run_benchmark
     from search.screen.console import make_console
+    from trainables.bases.known import FAMILIES
     from trainables.export.merge import base_model
 
     if as_json + as_csv + as_markdown > 1:
         raise click.UsageError("--json, --csv and --markdown: expected one of them")
+    if not models and not all_bases:
+        raise click.UsageError("no model to benchmark, expected --model or --all-bases")
     console = make_console()
     plain = as_json or as_csv or as_markdown
     table = run_benchmark(
@@ -233,6 +252,8 @@ def benchmark(
         output=output,
         load=base_model,
         progress=not plain and console.is_terminal,
+        bases=[family.base for family in FAMILIES] if all_bases else (),
+        sizes=all_bases,
     )
     if plain:
         click.echo(table.json() if as_json else table.csv() if as_csv else table.markdown())
@@ -243,63 +264,23 @@ def benchmark(
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
-@cli.command(name="try")
-@click.argument("run", type=FOLDER)
-@click.option("--corpus", type=FOLDER, help="BEIR folder or .jsonl file of passages; without it the run's own")
-@click.option("--model", "models", multiple=True, help="one more model, at most two; hub id, model folder or run")
-@click.option(
-    "--language",
-    "languages",
-    multiple=True,
-    default=("fr", "en"),
-    show_default=True,
-    help="of questions; first the corpus's",
-)
-@click.option("--translate", help="Marian model (opus-mt) that translates other languages; hub id or folder")
-@click.option("--log", type=FOLDER, help="SQLite file that keeps questions and thumbs; without it nothing is kept")
-@click.option(
-    "--llm", help="URL of an OpenAI-compatible endpoint that answers from the passages; its key: OPENAI_API_KEY"
-)
-@click.option("--llm-model", help="that the endpoint is asked for; without it the only one that it has")
-@click.option("--host", help="address to listen on, with a token; without it localhost, for this machine alone")
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one")
-def try_models(
-    run: Path,
-    corpus: Path | None,
-    models: tuple[str, ...],
-    languages: tuple[str, ...],
-    translate: str | None,
-    log: Path | None,
-    llm: str | None,
-    llm_model: str | None,
-    host: str | None,
-    port: int,
-) -> None:
-    """Serve a page that asks a run's base and best model the same question. Needs the extra [app]."""
-    try:
-        from search.app.server import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("search", "evaluation", "trainables"):
-            raise
-        from evaluation.errors import InputError
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def bases(name: str | None, as_json: bool) -> None:
+    """Show what is known of base models; of one (hub id or folder), all that is resolved and from where."""
+    from search.screen.bases import show_bases
+    from search.screen.console import make_console
 
-        raise InputError(
-            f"embtune try: no package {error.name}, expected the extra: pip install 'embtune[app]'"
-        ) from None
+    show_bases(name, as_json, make_console())
 
-    serve(
-        run,
-        corpus=corpus,
-        models=models,
-        host=host,
-        port=port,
-        languages=languages,
-        translate=translate,
-        log=log,
-        llm=llm,
-        llm_model=llm_model,
-        say=click.echo,
-    )
+
+cli.add_command(try_models)
+for _command in (
+    *(commands.submit, commands.jobs, commands.status, commands.logs),
+    *(commands.watch, commands.stop),
+):
+    cli.add_command(_command)
 
 
 @cli.group()
@@ -336,55 +317,6 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
     else:
         print_data(report, make_console())
     sys.exit(0 if report.unusable is None else 1)
-
-
-ADDRESS = click.option("--address", required=True, help="the cluster's dashboard, such as http://HEAD:8265")
-
-
-@cli.command()
-@click.argument("spec", type=FOLDER)
-@ADDRESS
-@click.option("--runs", type=FOLDER, default=Path("/mnt/runs"), show_default=True, help="folder that all nodes see")
-def submit(spec: Path, address: str, runs: Path) -> None:
-    """Run a search as a job of a Ray cluster; the spec's folder goes along."""
-    from search.jobs import submit as submit_job
-
-    job = submit_job(spec, address, runs)
-    click.echo(f"{job}\n  embtune status {job} --address {address}\n  embtune logs {job} --address {address}")
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def status(job: str, address: str) -> None:
-    """Say how a submitted search stands."""
-    from search.jobs import details
-
-    found = details(address, job)
-    click.echo(f"{found.status}: {found.message}" if found.message else str(found.status))
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def logs(job: str, address: str) -> None:
-    """Print what a submitted search has printed so far."""
-    from search.jobs import client, details
-
-    details(address, job)
-    click.echo(client(address).get_job_logs(job), nl=False)
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def stop(job: str, address: str) -> None:
-    """Stop a submitted search; submitting it again goes on with it."""
-    from search.jobs import client, details
-
-    details(address, job)
-    stopping = client(address).stop_job(job)
-    click.echo("stopping" if stopping else "it had ended already")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,6 +19,10 @@ from search.spec.task_data import check_data, print_data, with_labels
 from trainables.bases.token_counts import token_counts
 from trainables.classification.report import LabelReport
 from trainables.data.report import DataReport
+from trainables.data.rows import Pair
+from trainables.data.sources import read_once
+from trainables.data.survey import read_pairs
+from trainables.plan.longest import LongestTexts
 from trainables.plan.memory import share_of_memory
 from trainables.plan.rows import plan_notes, plan_rows, plan_table
 
@@ -32,7 +36,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
         InputError: the spec is wrong, or a base cannot be resolved.
     """
     spec = load_spec(path, base)
-    report, missing = _data(spec)
+    report, missing, texts = _data(spec)
     if isinstance(spec, ClassificationSpec) and isinstance(report, LabelReport):  # its labels size the head
         spec = with_labels(spec, report.labels)
     space = spec.parsed_space
@@ -41,7 +45,7 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     kind: Literal["cpu", "cuda"] = "cuda" if gpus else "cpu"
     memory = share_of_memory(spec.resources.memory_gb, gpus)
     negatives = report.negatives if isinstance(report, DataReport) else None
-    rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives)
+    rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives, texts)
     starts = [_start(spec, start) for start in spec.start]
     notes = plan_notes(rows)
     if isinstance(spec, ClassificationSpec) and spec.data.labels is None:
@@ -76,20 +80,28 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     console.print(f"{budget.trials} trials, sampler {spec.sampler.name}, pruner {spec.pruner.name}", highlight=False)
 
 
-def _data(spec: SearchSpec) -> tuple[DataReport | LabelReport | None, str]:
-    """The data report, or why there is none: a plan may come before its data, but not beside data that is wrong."""
+@read_once()
+def _data(spec: SearchSpec) -> tuple[DataReport | LabelReport | None, str, LongestTexts | None]:
+    """The data report and the longest texts, or why there are none.
+
+    A plan may come before its data, but not beside data that is wrong.
+    """
     source = spec.data.source
     here = isinstance(source, str) and (spec.folder / source).exists()
     try:
         tokens = token_counts(next(spec.parsed_space.configs()))
         report = check_data(spec, tokens)
     except InputError as error:
-        return None, str(error)
+        return None, str(error), None
     if report.unusable is None:
-        return report, ""
+        if isinstance(spec, ClassificationSpec):
+            return report, "", None
+        rows = read_pairs(spec.data, spec.folder, spec.earlier_data)
+        pairs = ((row.anchor, (row.positive, *row.negatives)) for row in rows if isinstance(row, Pair))
+        return report, "", LongestTexts.of(pairs)
     if here:
         raise InputError(f"data: {report.unusable}")
-    return None, report.unusable
+    return None, report.unusable, None
 
 
 def _start(spec: SearchSpec, start: Mapping[str, Any]) -> dict[str, Any]:

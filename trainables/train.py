@@ -25,7 +25,7 @@ from trainables.plan.memory import DeviceKind, fit_to_memory
 from trainables.training.checkpoint import trainable_parameters
 from trainables.training.kind import Kind
 from trainables.training.retrieval import Retrieval
-from trainables.training.rungs import Rung, best_of, complete_rung, keep_best, rungs_done
+from trainables.training.rungs import LAST, Rung, best_of, complete_rung, keep_best, rungs_done
 
 
 def train(
@@ -76,7 +76,7 @@ def train(
         return told
 
     def end() -> list[Rung]:
-        keep_best(folder, metric)
+        keep_best(folder, metric, LAST)  # who runs the trial knows whether it can still win
         return rungs_done(folder)
 
     done = lead(tell_again)
@@ -101,7 +101,8 @@ def _fitted(
     attention, _ = resolve_attention(config, resolve_base(config), place)
     share = config.model_copy(update={"batch_size": device_batch(config)})
     kind: DeviceKind = "cuda" if place.type == "cuda" else "cpu"
-    fitted = fit_to_memory(share, memory, kind, precision.name, attention, task.own_negatives())
+    longest = task.longest(config)
+    fitted = fit_to_memory(share, memory, kind, precision.name, attention, task.own_negatives(), longest)
     return fitted.model_copy(update={"batch_size": config.batch_size})
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
+from search.spec.local_bases import found_at, with_bases
 from search.spec.sections import ClassificationSpec, Origin, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
@@ -75,8 +76,10 @@ def _validated(
     model = TASKS.get(str(raw.get("task", "retrieval")))
     if model is None:
         raise InputError(f"{path}: task: expected {' or '.join(TASKS)}, got {raw['task']!r}")
+    beside: dict[str, str] = {}
+    raw = with_bases(raw, lambda base: _absolute(base, folder, beside))
     try:
-        spec = model.model_validate(raw, context=Origin(folder.resolve(), record))
+        spec = model.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error, model)}") from None
     if not spec.name:
@@ -87,6 +90,13 @@ def _validated(
         return _checked(spec, resumed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _absolute(base: str, folder: Path, beside: dict[str, str]) -> str:
+    """The base, as an absolute path where it is a folder beside the spec, which is then noted."""
+    if (found := found_at(base, folder)) is None:
+        return base
+    return beside.setdefault(base, str(found.resolve()))
 
 
 def _best_model(run: Path, spec: Path) -> str:

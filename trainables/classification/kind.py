@@ -66,6 +66,9 @@ class Classification:
     def own_negatives(self) -> int | None:
         return None
 
+    def longest(self, config: ClassifierConfig) -> int | None:
+        return None
+
     def build(self, config: ClassifierConfig, place: torch.device, cache: Path | None) -> CrossEncoder:
         return build_classifier(config, place, cache_folder=cache)
 

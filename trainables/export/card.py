@@ -114,6 +114,7 @@ def _use(base: ResolvedBase) -> list[str]:
 def recipe(mix: Mix) -> str:
     """How each trial of a mix was trained, a line each."""
     lines = []
+    rungs = len(mix.members) > 1 and all(member.config == mix.members[0].config for member in mix.members)
     for member in mix.members:
         c = member.config
         told: dict[str, Any] = {"method": c.method, "learning rate": f"{c.lr:.3g}", "batch size": c.batch_size}
@@ -127,10 +128,11 @@ def recipe(mix: Mix) -> str:
             told |= {"batches": c.batches}
         told |= {"epochs": f"{c.epochs:g}", "seed": c.seed}
         share = f"{member.weight:.3g} of " if len(mix.members) > 1 else ""
+        told |= {"weights": member.checkpoint.name} if rungs else {}
         lines.append(f"- {share}" + ", ".join(f"{key} {value}" for key, value in told.items()))
     ways = []
     if len(mix.members) > 1:
-        ways.append("The merged weights of these trials were averaged.")
+        ways.append(f"The merged weights of these {'rungs' if rungs else 'trials'} were averaged.")
     if mix.strength != 1:
         ways.append(f"The way from the base to the trained weights was gone to {mix.strength:g} of its length.")
     return "\n".join([*lines, "", *ways]).strip()

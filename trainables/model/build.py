@@ -39,7 +39,8 @@ def build_model(
     """The trial's model, ready to train: the configuration's method decides what trains.
 
     lora: the base frozen in the trial's precision, a fresh adapter in float32, seeded by config.seed. full: every
-    weight a float32 copy; the pooler, which gets no gradient, stays frozen. none: the base, frozen.
+    weight a float32 copy, Dense modules after the pooling among them; the pooler, which gets no gradient, stays frozen.
+    none: the base, frozen.
     The first call in a process loads the base; later calls take milliseconds.
 
     Args:
@@ -64,6 +65,8 @@ def build_model(
     model.prompts = {"query": base.query_prompt, "document": base.passage_prompt}
     model.default_prompt_name = None
     model.max_seq_length = base.max_length
+    if hasattr(model.tokenizer, "padding_side"):
+        model.tokenizer.padding_side = base.padding
     if config.method == "lora":
         add_adapter(model, config)
     elif config.method == "full":
@@ -95,12 +98,15 @@ def add_adapter(model: BaseModel, config: TrialConfig) -> None:
 
 
 def _train_all(model: SentenceTransformer, last_n: int | None) -> None:
-    """Copy every weight and unfreeze it, or only the last n layers; never the pooler."""
+    """Copy every weight and unfreeze it, or only the last n layers; never the pooler. What follows the encoder is
+    trained with either: it lies after the last layer."""
     own_weights(model)
     inner = transformer_of(model)
     trained = set(trained_names(inner, last_n))
     for name, parameter in inner.named_parameters():
         parameter.requires_grad_(name in trained)
+    for module in list(model)[1:]:
+        module.requires_grad_(True)
 
 
 def copy_sharing_weights(base: Model) -> Model:

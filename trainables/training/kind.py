@@ -52,6 +52,9 @@ class Kind(Protocol):
     def own_negatives(self) -> int | None:
         """Of the training row that brings the most; None: rows have none."""
 
+    def longest(self, config: Any) -> int | None:
+        """Tokens of the longest text that is trained on; None: not known."""
+
     def build(self, config: Any, place: torch.device, cache: Path | None) -> Any:
         """The trial's model, ready to train."""
 

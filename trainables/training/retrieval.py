@@ -18,6 +18,7 @@ from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
 from trainables.distributed import device_batch, world_size
 from trainables.model.build import build_model, training_prompts
+from trainables.plan.longest import LongestTexts
 from trainables.training.kind import Batches, TrialCheckpoints
 from trainables.training.losses import make_loss
 from trainables.training.sanity import SanityGate
@@ -40,6 +41,11 @@ class Retrieval:
 
     def own_negatives(self) -> int | None:
         return most_negatives(self._data.train)
+
+    def longest(self, config: TrialConfig) -> int | None:
+        columns = (self._data.train[name] for name in ("anchor", "positive", "negatives"))
+        texts = LongestTexts.of((a, (p, *negatives)) for a, p, negatives in zip(*columns, strict=True))
+        return texts.tokens(config)
 
     def build(self, config: TrialConfig, place: torch.device, cache: Path | None) -> SentenceTransformer:
         return build_model(config, place, cache_folder=cache, keep_tokens=True)

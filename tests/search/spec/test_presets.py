@@ -11,8 +11,8 @@ from rich.console import Console
 
 import search
 from search.plan import plan
-from search.smoke import smoke_spec
 from search.spec.load import load_spec
+from search.spec.smoke import smoke_spec
 from trainables.plan.rows import plan_rows
 
 PRESETS = sorted((Path(search.__file__).parent / "presets").glob("*.yaml"))
@@ -81,7 +81,7 @@ FOUR = {
 
 
 def test_four_bases_are_e5_solon_bge_m3_and_camemberta_each_with_its_own_lr_and_epochs() -> None:
-    from trainables.bases.families import find_family
+    from trainables.bases.known import find_family
 
     spec = load_spec(next(path for path in PRESETS if path.stem == "four_bases"))
     space = spec.parsed_space

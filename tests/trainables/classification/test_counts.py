@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import ARCHITECTURES, Architecture, TinyBase
 from trainables.config import ClassifierConfig
 from trainables.model.classifier import build_classifier
-from trainables.plan.memory import count_parameters, fit_to_memory
+from trainables.plan.memory import fit_to_memory
+from trainables.plan.parameters import count_parameters
 from trainables.training.checkpoint import trainable_parameters
 
 LABELS = ("entailment", "neutral", "contradiction")

@@ -13,7 +13,8 @@ from sentence_transformers import SentenceTransformer
 import trainables.bases.hub as hub
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, TinyBase
-from trainables.bases.families import DEFAULT_TASK, FAMILIES, find_family, resolve_base, usable_positions
+from trainables.bases.families import resolve_base, usable_positions
+from trainables.bases.known import DEFAULT_TASK, FAMILIES, find_family
 from trainables.config import TrialConfig
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModel
 
+from evaluation.errors import InputError
 from tests.conftest import TEXTS
 from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
 from trainables.export.export import export_model
 from trainables.export.mix import Mix
 from trainables.model.build import build_model
-from trainables.model.stand_ins import train_tokenizer
+from trainables.model.stand_ins import make_stand_in, train_tokenizer
 from trainables.plan.rows import plan_rows, plan_table
 from trainables.train import train
 
@@ -40,7 +41,7 @@ class HouseConfig(PretrainedConfig):
         self.vocab_size, self.hidden_size = vocab_size, hidden_size
 
 
-class HouseLayer(nn.Module):
+class HouseAttention(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.q_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width)
@@ -48,6 +49,15 @@ class HouseLayer(nn.Module):
     def forward(self, hidden, mask):
         scores = (self.q_proj(hidden) @ hidden.transpose(1, 2)).masked_fill(mask[:, None] == 0, -1e4)
         return hidden + scores.softmax(-1) @ self.v_proj(hidden)
+
+
+class HouseLayer(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.attention = HouseAttention(width)
+
+    def forward(self, hidden, mask):
+        return self.attention(hidden, mask)
 
 
 class HouseModel(PreTrainedModel):
@@ -101,13 +111,23 @@ def test_a_trusted_base_is_trained_within_a_memory_and_exported(base: Path, tmp_
     assert list((tmp_path / "best").rglob("house.py"))
 
 
-def test_its_plan_says_what_is_not_known(base: Path) -> None:
-    config = TrialConfig(base=str(base), trust_remote_code=True)
+def test_its_plan_counts_the_modules_of_its_own_classes_and_says_what_is_not_known(base: Path) -> None:
+    config = TrialConfig(base=str(base), trust_remote_code=True, targets="qv", r=4)
     (row,) = plan_rows([config], train_pairs=100, device="cuda", device_memory=2**30)
-    assert (row.trainable, row.total, row.memory, row.fits) == (None, None, None, None)
-    assert row.steps == 4
-    assert any("runs code of its own" in note for note in row.notes)
+    model = build_model(config, "cpu")
+    assert row.total == sum(p.numel() for p in model.parameters())
+    assert row.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad) == 2 * 4 * (16 + 16)
+    assert (row.memory, row.fits, row.steps) == (None, None, 4)
+    assert any("its own code does not say its hidden_size" in note for note in row.notes)
     assert plan_table([row]).row_count == 1
+
+
+def test_its_stand_in_is_made_by_its_own_classes(base: Path, tmp_path: Path) -> None:
+    config = TrialConfig(base=str(base), trust_remote_code=True, max_length=24)
+    path = make_stand_in(config, TEXTS, tmp_path, width=8)
+    model = build_model(config.model_copy(update={"base": str(path), "precision": "fp32"}), "cpu")
+    assert type(model.transformers_model).__name__ == "HouseModel"
+    assert model.encode_query(["Le SG"]).shape == (1, 8)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -179,5 +199,5 @@ def test_the_code_of_a_hub_base_is_fetched_where_it_is_trusted_and_not_elsewhere
 
 
 def test_untrusted_code_is_not_run(base: Path) -> None:
-    with pytest.raises(ValueError, match=r"(?i)trust_remote_code"):
+    with pytest.raises(InputError, match=r"runs code of its own \(house-encoder\); expected trust_remote_code: true"):
         build_model(TrialConfig(base=str(base), precision="fp32"), "cpu")

@@ -15,7 +15,8 @@ from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.model.adapters import lora_config
 from trainables.model.build import build_model
-from trainables.plan.memory import GIB, HEADROOM, count_parameters, estimate_memory, fit_to_memory
+from trainables.plan.memory import GIB, HEADROOM, estimate_memory, fit_to_memory
+from trainables.plan.parameters import count_parameters
 from trainables.plan.rows import optimizer_steps, plan_notes, plan_rows, plan_table
 
 E5 = "intfloat/multilingual-e5-large-instruct"

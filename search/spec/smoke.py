@@ -61,6 +61,8 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
             "constraints": spec.constraints if possible else [],  # the cuts above may leave nothing that meets them
             "start": (first + start)[: max(MAX_TRIALS, len(first))],
             "budget": spec.budget.model_copy(update={"trials": max(MAX_TRIALS, len(first)), "hours": None}),
+            # A GPU where there is one: stand-ins need none, and a laptop should be able to check a spec for a cluster.
+            "resources": spec.resources.model_copy(update={"gpus": None} if spec.resources.gpus else {}),
         }
     )
     smoke._record = {}  # other models and fewer rows: there is nothing to hold against a recorded run
