@@ -28,6 +28,7 @@ def _planned(name: str, capsys: pytest.CaptureFixture[str]) -> dict:
 
 def test_the_experiments_of_the_source_documents_are_there() -> None:
     expected = {"demo", "bercy_e5", "bercy_solon", "bge_m3_legalkit", "frenchnews_e5_small", "four_bases", "bases_2026"}
+    expected |= {"nli_camembert", "intent"}
     assert expected <= {path.stem for path in PRESETS}
 
 
@@ -37,7 +38,7 @@ def test_every_preset_loads_and_plans(path: Path) -> None:
     space = spec.parsed_space
     rows = plan_rows(space.configs(), 1000, "cpu" if spec.resources.gpus == 0 else "cuda", 24 * 2**30)
     assert rows
-    assert all(row.total and row.trainable is not None and row.total > row.trainable >= 0 for row in rows)
+    assert all(row.total and row.trainable is not None and row.total >= row.trainable >= 0 for row in rows)
     assert all(row.fits for row in rows), "a preset's trials fit a GPU of 24 GB"
     for start in spec.start:
         (row,) = plan_rows([space.at(start)], 1000)
