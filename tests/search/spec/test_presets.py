@@ -112,7 +112,7 @@ def test_a_smoke_search_of_four_bases_tries_a_stand_in_of_each(tmp_path: Path) -
 
 
 # Parameters as the hub or the authors publish them; of Solon-base those of the encoder it was made from, of
-# moderncamembert 136 million less the head of its pre-training (tests/trainables/model/test_known_bases.py).
+# moderncamembert 136 million less the head of its pre-training (tests/trainables/bases/test_known_bases.py).
 SEVEN = {
     "intfloat/multilingual-e5-base": 278_000_000,
     "OrdalieTech/Solon-embeddings-base-0.1": 278_000_000,
