@@ -11,9 +11,9 @@ import yaml
 
 import search
 from evaluation.errors import InputError
-from search.smoke import smoke_spec
 from search.spec.load import load_spec, spec_from
 from search.spec.sections import ClassificationSpec
+from search.spec.smoke import smoke_spec
 from tests.conftest import TinyBase
 from tests.kit.command import embtune_here
 from tests.kit.labelled import labelled_rows, write_rows, write_spec
