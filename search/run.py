@@ -254,7 +254,7 @@ def _report(run: Path, console: Console) -> None:
     console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
 
 
-def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark, console: Console) -> None:
+def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark | ClassifierBenchmark, console: Console) -> None:
     """Tell the trackers. As with the report, what goes wrong here must not undo the search."""
     try:
         log_end(spec, run, benchmark)

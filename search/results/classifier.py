@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evaluation.classification.metrics import METRICS, SEARCHED
+from evaluation.classification.metrics import METRICS
 from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
@@ -32,6 +32,7 @@ from search.results.classifier_benchmark import (
     read_end,
 )
 from search.results.leaderboard import Row, read_leaderboard
+from search.spec.record import read_record
 from trainables.classification.prepared import LabelledData, load_label_report, load_labelled_task
 from trainables.config import config_of
 from trainables.training.rungs import WEIGHT_FILES
@@ -276,8 +277,7 @@ def _facts(
     notes = [f"Made of trial{'s' if len(members) > 1 else ''} {trials} of the search {name}, merged in float32."]
     if len(members) == 1:
         notes[0] += stage(members[0])
-    metric = next(m for m in SEARCHED if m in members[0].metrics)
-    figures = [Figure("dev", benchmark.metric if benchmark else metric, candidate.dev, examples)]
+    figures = [Figure("dev", read_record(run.path)["metric"], candidate.dev, examples)]
     if benchmark is not None:
         notes.append(f"The baseline on the test part is {BASELINES[benchmark.against]}.")
         figures += [
