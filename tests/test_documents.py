@@ -152,7 +152,7 @@ def test_every_command_exists_with_its_options_and_files(path: Path) -> None:
     ("line", "wrong"),
     [
         ("embtune plan search/presets/demo.yaml --jsn", "--jsn"),
-        ("embtune benchmark --task my_folder", "--model"),
+        ("embtune export runs/demo", "DEST"),
         ("embtune search search/presets/demo.yaml", "not run by this test"),
         ("embtune plann my_spec.yaml", "no command plann"),
         ("embtune plan search/presets/demos.yaml", "no such file"),
