@@ -79,6 +79,8 @@ def _type(path: str, name: str, part: Any, info: FieldInfo) -> str:
         return ", ".join(f"`{value}`" for value in get_args(part))
     if get_origin(part) in (list, tuple):
         item = next(iter(get_args(part)))
+        if get_origin(item) is Literal:
+            return f"list of {_type(path, name, item, info)}"
         return f"list of {'`{...}`' if get_origin(item) is dict else {int: 'whole numbers', str: 'texts'}[item]}"
     if _is_model(part):
         needed = [key for key, inner in part.model_fields.items() if inner.is_required()]
@@ -103,7 +105,7 @@ def _default(info: FieldInfo) -> str:
     if isinstance(value, bool) or value is None:
         return f"`{str(value).lower().replace('none', 'null')}`"
     if isinstance(value, list | tuple):
-        return f"`{list(value)}`"
+        return f"`[{', '.join(map(str, value))}]`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`" if value != "" else "empty"
 
 

@@ -11,6 +11,9 @@ from typing import Literal
 
 import click
 
+from search.app.command import try_models
+from search.cluster import commands
+
 FOLDER = click.Path(path_type=Path)
 
 
@@ -46,22 +49,21 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 @click.option("--json", "as_json", is_flag=True, help="the rows as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
-    """Show a run's trials, best first."""
-    from search.paths import RunFolder
+    """Show a run's trials, best first; those so far while it is at work or when it was stopped."""
     from search.results import table
-    from search.results.leaderboard import read_leaderboard
+    from search.results.so_far import ranking
     from search.screen.console import make_console
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
-    metric, rows = read_leaderboard(run)
+    found = ranking(run)
     if as_json:
-        click.echo(RunFolder(run).leaderboard.read_text())
+        click.echo(found.as_json())
     elif as_csv:
-        click.echo(table.as_csv(rows), nl=False)
+        click.echo(table.as_csv(found.rows), nl=False)
     else:
         console = make_console()
-        console.print(table.as_table(rows, metric, title=str(run), width=console.width))
+        console.print(table.as_table(found.rows, found.metric, title=f"{run}{found.title}", width=console.width))
 
 
 @cli.command()
@@ -85,17 +87,29 @@ def export(
     force: bool,
     repo: str | None,
 ) -> None:
-    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
+    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST).
+
+    While the search is at work, or was stopped, the best of its complete trials so far.
+    """
     from search.results.export import export_from_run
+    from search.results.so_far import best_so_far
     from trainables.export.export import Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
     wanted = Form(form, precision, adapter_only)
-    export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
-    backend = "" if form == "safetensors" else f", backend={form!r}"
-    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
+    if trial is None and candidate is None and (trial := best_so_far(run)) is not None:
+        click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
+    found = export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r})"
     click.echo(f"{dest}: SentenceTransformer{how} loads it")
+    if form != "safetensors":
+        from trainables.export.backends import FILES
+
+        loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
+        click.echo(f"{dest / FILES[form]}: for {loaders}")
+    if found is not None and found.on_dev:
+        click.echo(found.on_dev)
     if repo is not None:
         from trainables.export.upload import push_to_hub
 
@@ -255,63 +269,12 @@ def bases(name: str | None, as_json: bool) -> None:
     show_bases(name, as_json, make_console())
 
 
-@cli.command(name="try")
-@click.argument("run", type=FOLDER)
-@click.option("--corpus", type=FOLDER, help="BEIR folder or .jsonl file of passages; without it the run's own")
-@click.option("--model", "models", multiple=True, help="one more model, at most two; hub id, model folder or run")
-@click.option(
-    "--language",
-    "languages",
-    multiple=True,
-    default=("fr", "en"),
-    show_default=True,
-    help="of questions; first the corpus's",
-)
-@click.option("--translate", help="Marian model (opus-mt) that translates other languages; hub id or folder")
-@click.option("--log", type=FOLDER, help="SQLite file that keeps questions and thumbs; without it nothing is kept")
-@click.option(
-    "--llm", help="URL of an OpenAI-compatible endpoint that answers from the passages; its key: OPENAI_API_KEY"
-)
-@click.option("--llm-model", help="that the endpoint is asked for; without it the only one that it has")
-@click.option("--host", help="address to listen on, with a token; without it localhost, for this machine alone")
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one")
-def try_models(
-    run: Path,
-    corpus: Path | None,
-    models: tuple[str, ...],
-    languages: tuple[str, ...],
-    translate: str | None,
-    log: Path | None,
-    llm: str | None,
-    llm_model: str | None,
-    host: str | None,
-    port: int,
-) -> None:
-    """Serve a page that asks a run's base and best model the same question. Needs the extra [app]."""
-    try:
-        from search.app.server import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("search", "evaluation", "trainables"):
-            raise
-        from evaluation.errors import InputError
-
-        raise InputError(
-            f"embtune try: no package {error.name}, expected the extra: pip install 'embtune[app]'"
-        ) from None
-
-    serve(
-        run,
-        corpus=corpus,
-        models=models,
-        host=host,
-        port=port,
-        languages=languages,
-        translate=translate,
-        log=log,
-        llm=llm,
-        llm_model=llm_model,
-        say=click.echo,
-    )
+cli.add_command(try_models)
+for _command in (
+    *(commands.submit, commands.jobs, commands.status, commands.logs),
+    *(commands.watch, commands.stop),
+):
+    cli.add_command(_command)
 
 
 @cli.group()
@@ -348,55 +311,6 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
     else:
         print_report(report, make_console())
     sys.exit(0 if report.unusable is None else 1)
-
-
-ADDRESS = click.option("--address", required=True, help="the cluster's dashboard, such as http://HEAD:8265")
-
-
-@cli.command()
-@click.argument("spec", type=FOLDER)
-@ADDRESS
-@click.option("--runs", type=FOLDER, default=Path("/mnt/runs"), show_default=True, help="folder that all nodes see")
-def submit(spec: Path, address: str, runs: Path) -> None:
-    """Run a search as a job of a Ray cluster; the spec's folder goes along."""
-    from search.jobs import submit as submit_job
-
-    job = submit_job(spec, address, runs)
-    click.echo(f"{job}\n  embtune status {job} --address {address}\n  embtune logs {job} --address {address}")
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def status(job: str, address: str) -> None:
-    """Say how a submitted search stands."""
-    from search.jobs import details
-
-    found = details(address, job)
-    click.echo(f"{found.status}: {found.message}" if found.message else str(found.status))
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def logs(job: str, address: str) -> None:
-    """Print what a submitted search has printed so far."""
-    from search.jobs import client, details
-
-    details(address, job)
-    click.echo(client(address).get_job_logs(job), nl=False)
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def stop(job: str, address: str) -> None:
-    """Stop a submitted search; submitting it again goes on with it."""
-    from search.jobs import client, details
-
-    details(address, job)
-    stopping = client(address).stop_job(job)
-    click.echo("stopping" if stopping else "it had ended already")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -168,8 +168,8 @@ def run_search(
         SearchFailedError: the search was stopped, or no trial gave a model.
     """
     from search.run import search_to_the_end
-    from search.smoke import smoke_name
     from search.spec.load import load_spec, spec_from
+    from search.spec.smoke import smoke_name
 
     runs, resumed = Path(runs), Path(runs) if resume and not smoke else None
     checked = spec_from(spec, resumed=resumed) if isinstance(spec, Mapping) else load_spec(Path(spec), resumed=resumed)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import InputError, first_line
+from search.cluster.shared_bases import share_bases
 from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
@@ -23,15 +24,18 @@ from search.results.table import as_table
 from search.screen.console import make_console
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
-from search.smoke import smoke_spec
 from search.spec.sections import SearchSpec
+from search.spec.smoke import smoke_spec
 from search.spec.space import READ
 from search.staging import Staging, locked
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
-from search.tune.ray_internals import dashboard_address
+from search.tune.ray_internals import dashboard_address, dashboard_asks_for_token, submitted_as
 from search.tune.tuner import concurrency, connect, make_tuner
+from search.watch.closing import log_end
+from search.watch.loggers import require_loggers
+from search.watch.watchers import watchers
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
 
@@ -59,12 +63,15 @@ def search_to_the_end(
         InputError: the data or the request for resources is wrong, or the run's folder is in use.
     """
     console = make_console()
+    require_loggers(spec)
     require_writable(runs)
     if smoke:
         console.print(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
         spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
+    if address is not None:
+        spec = share_bases(spec, runs)
     for config in {(config.base, config.max_length): config for config in spec.parsed_space.configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
     folder = RunFolder((runs / spec.name).resolve())
@@ -118,6 +125,7 @@ def _search(
     _say_verdict(benchmark, study.spec, choice, console, smoke)
     print_how_to_load(run.best, console)
     _report(run.path, console)
+    _log_end(study.spec, run, benchmark, console)
     return 0
 
 
@@ -131,7 +139,7 @@ def _run_trials(study: Study, run: RunFolder, concurrent: int, seconds: dict[str
     if not _pooled(run, study.spec, console):
         return False
     with _timed(seconds, "trials"), LiveTable(study, console) as table:
-        make_tuner(study.spec, run.path, study, [table], concurrent).fit()
+        make_tuner(study.spec, run.path, study, [table, *watchers(study, run)], concurrent).fit()
     return True
 
 
@@ -235,8 +243,17 @@ def _report(run: Path, console: Console) -> None:
     console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
 
 
+def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark, console: Console) -> None:
+    """Tell the trackers. As with the report, what goes wrong here must not undo the search."""
+    try:
+        log_end(spec, run, benchmark)
+    except Exception as error:
+        why = escape(f"{type(error).__name__}: {first_line(error)}")
+        console.print(f"[yellow]The benchmark was not logged to {', '.join(spec.logging)}[/] ({why})")
+
+
 def _how_to_go_on(again: str) -> str:
-    return f"To go on: [bold]{escape(again)}[/]"
+    return "To go on, submit the same spec again." if submitted_as() else f"To go on: [bold]{escape(again)}[/]"
 
 
 def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:
@@ -250,7 +267,9 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) ->
     if gpus and not spec.resources.gpus:
         console.print(f"[yellow]The cluster has {gpus:g} GPUs, and trials ask for none[/] (resources: {{gpus: 1}})")
     dashboard = dashboard_address()
-    console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), style="dim")
+    token = " (it asks for a token: `ray get-auth-token` prints it)" if dashboard_asks_for_token() else ""
+    link = f", dashboard http://{dashboard}{token}" if dashboard else ""
+    console.print(f"run folder {run}{link}", style="dim", soft_wrap=True)
 
 
 @contextmanager

@@ -26,7 +26,13 @@ from trainables.data.prepared import load_report
 from trainables.data.same_rows import require_same_rows
 from trainables.prepare import prepare
 
-FREE_TO_CHANGE = ("budget", "resources", "name")
+WATCHED_S = 1.0  # `embtune watch` holds the lock for a moment to see whether anybody else does
+FREE_TO_CHANGE = ("budget", "resources", "name", "logging")
+
+
+def lock_file(run: Path) -> Path:
+    """The file that is locked while a search is at work in the run's folder."""
+    return run.with_name(f".{run.name}.lock")
 
 
 @contextmanager
@@ -36,7 +42,7 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         InputError: another search holds it.
     """
-    lock = filelock.FileLock(run.with_name(f".{run.name}.lock"), timeout=0)
+    lock = filelock.FileLock(lock_file(run), timeout=WATCHED_S)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -149,11 +155,13 @@ class Staging:
 
     def settle(self, console: Console) -> None:
         """Put the folder in place. An ended run of the same name is kept under another."""
+        from search.tune.ray_internals import submitted_as
+
         if self.going_on:
             RunFolder(self._folder).spec.replace(RunFolder(self._run).spec)  # the budget may be another
             console.print(f"Going on with {self._run}", highlight=False)
             return
-        if self._resume:
+        if self._resume and not submitted_as():  # a submitted search goes on with whatever there is
             console.print(
                 f"[yellow]Nothing to resume in {escape(str(self._run))}:[/] a new search begins", highlight=False
             )

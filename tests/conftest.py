@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,7 +47,11 @@ TinyBase = Callable[..., Path]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One Ray token before the first Ray starts: two that start at once on a new machine would each write one."""
+    """What Ray finds: its workers as any other process, for Ray's niceness of 15 would have a search wait until the
+    tests beside it end; and one token before the first Ray starts, for two that start at once on a new machine would
+    each write one.
+    """
+    os.environ.update(RAY_worker_niceness="0")
     if not hasattr(config, "workerinput") and not (Path.home() / ".ray" / "auth_token").exists():
         command = [str(Path(sys.executable).parent / "ray"), "get-auth-token", "--generate"]
         subprocess.run(command, check=True, capture_output=True)

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from evaluation.errors import InputError
@@ -23,6 +20,7 @@ from search.results.choice import choose, mark_tied
 from search.results.importance import Importance, importances
 from search.results.leaderboard import Row, leaderboard
 from search.spec.record import read_record
+from search.study.read import read_study
 from search.study.study import proposed_to_run
 from trainables.data.prepared import load_report, load_task
 from trainables.data.report import DataReport
@@ -123,12 +121,9 @@ def gather(run: Path) -> RunData:
         InputError: the folder is no run, or something in it is missing.
     """
     folder = RunFolder(run)
-    for path in (folder.spec, folder.journal):
-        if not path.is_file():
-            raise InputError(f"{run}: no {path.name}; expected the folder of a search, such as runs/demo")
+    study = read_study(folder)
     spec = read_record(run)
     metric = spec["metric"]
-    study = _study(folder.journal)
     trials = proposed_to_run(study.get_trials(deepcopy=False))
     curves = {trial.number: _curve(trial, metric) for trial in trials}
     rungs = next((t.user_attrs["rung_1"].get("rungs", 0) for t in trials if "rung_1" in t.user_attrs), 0)
@@ -167,14 +162,6 @@ def gather(run: Path) -> RunData:
         smoke=any(STAND_INS in Path(str(row.config.get("base", ""))).parts for row in rows),
         disk=folder.sizes(),
     )
-
-
-def _study(journal: Path) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    names = optuna.get_all_study_names(storage)
-    if len(names) != 1:
-        raise InputError(f"{journal}: {len(names)} studies, expected the one of this search")
-    return optuna.load_study(study_name=names[0], storage=storage)
 
 
 def _curve(trial: FrozenTrial, metric: str) -> list[Point]:

@@ -87,11 +87,12 @@ def candidates(benchmark: Benchmark | None) -> list[dict[str, Any]]:
         {
             "name": c.name,
             "picked": benchmark is not None and c.name == benchmark.best.candidate,
-            "trials": ", ".join(str(share.trial) for share in c.members),
+            "trials": ", ".join(map(str, c.trials)),
             "dev": c.dev,
             "gain": interval(c.dev_gain),
             "guard": c.guard,
             "loss": interval(lost(c.loss)),
+            "old_loss": interval(c.old_loss and lost(c.old_loss)),
         }
         for c in (benchmark.candidates if benchmark else ())
     ]

@@ -12,7 +12,8 @@ from search.paths import RunFolder
 from search.results.benchmark import Benchmark, Candidate
 from search.results.candidates import mix_of_candidate
 from search.results.card import candidate_facts, trial_facts
-from search.results.leaderboard import Row, read_leaderboard
+from search.results.leaderboard import Row
+from search.results.so_far import ranking
 from search.spec.record import read_record
 from search.spec.sections import ResourcesSpec
 from trainables.config import TrialConfig
@@ -48,7 +49,8 @@ def export_from_run(
     if dest.exists() and not force:
         raise InputError(f"{dest}: exists already; expected a new folder, or --force")
     folder = RunFolder(run)
-    metric, rows = read_leaderboard(run)
+    found = ranking(run)
+    metric, rows = found.metric, found.rows
     device = ResourcesSpec.model_validate(read_record(run)["resources"]).device
     if trial is not None:
         return export_trial(folder, _row(rows, trial, run), dest, run.name, form, force, device)
@@ -133,7 +135,9 @@ def _export(
 
     dev = load_dev(run.data)
     probes = list(dev.queries.values()), list(dev.corpus.values())
-    return export_model(mix, dest, *probes, record, model_card(mix, facts), form, force, device)
+    metric = str(read_record(run.path)["metric"])
+    card = model_card(mix, facts)
+    return export_model(mix, dest, *probes, record, card, form, force, device, dev=(dev, metric))
 
 
 def _row(rows: Sequence[Row], trial: int, run: Path) -> Row:

@@ -20,6 +20,7 @@ from search.results.card import candidate_facts
 from search.results.export import export_candidate
 from search.results.leaderboard import Row, read_leaderboard
 from search.spec.sections import SearchSpec
+from search.tune.capacity import cluster_nodes, room
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -37,10 +38,24 @@ def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
-    tolerance, device = spec.guard.tolerance, spec.resources.device
-    benchmark: Benchmark = ray.get(task.remote(run, spec.name, spec.metric, asdict(row), tolerance, device))
+    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(_finish_with)
+    arguments = run, spec.name, spec.metric, asdict(row), spec.guard.tolerance, spec.resources.device
+    benchmark: Benchmark = ray.get(task.remote(_threads(spec), *arguments))
     return benchmark
+
+
+def _threads(spec: SearchSpec) -> int:
+    """The cores of all trials that ran at once on a node, which have ended. What Ray is asked for is one trial's: more
+    might be another search's by now, and would be waited for."""
+    rooms = [found for node in cluster_nodes() if (found := room(node, spec.resources))]
+    return spec.resources.cpus * max(1, min(min(rooms, default=1), spec.resources.concurrent or spec.budget.trials))
+
+
+def _finish_with(threads: int, *arguments: Any) -> Benchmark:
+    import torch
+
+    torch.set_num_threads(threads)
+    return finish(*arguments)
 
 
 def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
@@ -104,8 +119,8 @@ def put_in_place(
     run: RunFolder, rows: Sequence[Row], picked: Candidate, name: str, metric: str, device: str | None
 ) -> float:
     """Export the candidate beside `best/`, then let it take its place. Returns the lowest cosine of the check."""
-    new, old = (run.best.with_name(f".best.{state}") for state in ("new", "old"))  # of an earlier end of this search
-    for stale in (new, old):
+    new, old = run.beside_best()
+    for stale in (new, old):  # of an earlier end of this search
         shutil.rmtree(stale, ignore_errors=True)
     cosine = export_candidate(run, rows, picked, new, name, metric, device=device).cosine
     if run.best.exists():
@@ -160,14 +175,17 @@ def dev_minus_test(benchmark: Benchmark, pair: _Pair, test: Part, pooled: float)
     """The benchmark with what dev says of both models.
 
     Args:
-        pooled: the winner's dev score among the passages that the search compared trials on.
+        pooled: the winner's dev score among the passages that the search compared trials on; where these are all, it is
+            the one on the whole corpus.
     """
     from evaluation.retrieval import evaluate
     from trainables.data.prepared import load_task, read_pool
 
     task, metric = load_task(pair.run.data, "dev"), benchmark.metric
-    base, best = (evaluate(model, task, (metric,), cache=cache).means[metric] for model, cache in pair.models())
     pool = read_pool(pair.run.data)  # the search's scores are of a part of the corpus
+    asked = pair.models() if pool is not None else pair.models()[:1]
+    base, *searched = (evaluate(model, task, (metric,), cache=cache).means[metric] for model, cache in asked)
+    (best,) = searched or [pooled]
     return replace(
         benchmark,
         dev_pool=DevPool(len(pool["passages"]), len(task.corpus), pooled, best) if pool is not None else None,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
+from search.spec.local_bases import found_at, with_bases
 from search.spec.sections import Origin, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
@@ -70,8 +71,10 @@ def _validated(
                 "one of the two"
             )
         raw["space"] = {"base": best, **space}
+    beside: dict[str, str] = {}
+    raw = with_bases(raw, lambda base: _absolute(base, folder, beside))
     try:
-        spec = SearchSpec.model_validate(raw, context=Origin(folder.resolve(), record))
+        spec = SearchSpec.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error, SearchSpec)}") from None
     if not spec.name:
@@ -82,6 +85,13 @@ def _validated(
         return _checked(spec, resumed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _absolute(base: str, folder: Path, beside: dict[str, str]) -> str:
+    """The base, as an absolute path where it is a folder beside the spec, which is then noted."""
+    if (found := found_at(base, folder)) is None:
+        return base
+    return beside.setdefault(base, str(found.resolve()))
 
 
 def _best_model(run: Path, spec: Path) -> str:

@@ -133,10 +133,12 @@ class GuardSpec(Section):
 
 
 class Origin(NamedTuple):
-    """Where a spec came from: the folder that its relative paths start from, and what a run's spec.json records."""
+    """Where a spec came from: the folder that its relative paths start from, what a run's spec.json records, and the
+    folders of the bases that it names by relative paths."""
 
     folder: Path
     record: dict[str, Any]
+    local_bases: tuple[str, ...] = ()
 
 
 class SearchSpec(Section):
@@ -164,10 +166,15 @@ class SearchSpec(Section):
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     guard: GuardSpec = Field(default_factory=GuardSpec)
+    logging: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        ["tensorboard"],
+        description="trackers that get rungs, configurations, benchmark and report; wandb and mlflow need their extras",
+    )
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _record: dict[str, Any] = PrivateAttr(default_factory=dict)
     _start_from: StartFromSpec | None = PrivateAttr(default=None)
+    _local_bases: tuple[str, ...] = PrivateAttr(default=())
     _parsed_space: Space = PrivateAttr()
 
     @field_validator("metric")
@@ -200,6 +207,11 @@ class SearchSpec(Section):
         return self._start_from
 
     @property
+    def local_bases(self) -> tuple[str, ...]:
+        """Folders of the bases that the spec names by relative paths."""
+        return self._local_bases
+
+    @property
     def parsed_space(self) -> Space:
         """What `space` and `constraints` say, read when the spec was."""
         return self._parsed_space
@@ -219,6 +231,6 @@ class SearchSpec(Section):
     def _read_space(self, info: ValidationInfo) -> Self:
         if info.context is not None:
             origin: Origin = info.context
-            self._folder, self._record = origin.folder, origin.record
+            self._folder, self._record, self._local_bases = origin
         self._parsed_space = Space.parse(self.space, self.seed, self.constraints)
         return self

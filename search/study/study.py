@@ -53,6 +53,14 @@ class Proposal:
     config: TrialConfig
 
 
+# Of a configuration: what a merged trial is read by, and what it costs to run (search/results/choice.py).
+RUN_BY = ("base", "revision", "pooling", "query_prompt", "passage_prompt", "max_length", "matryoshka")
+
+
+def _run_alike(one: FrozenTrial, other: FrozenTrial) -> bool:
+    return all(one.user_attrs["config"].get(key) == other.user_attrs["config"].get(key) for key in RUN_BY)
+
+
 def proposed_to_run(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those that were proposed to run, in order: without those that repeat a known one, are infeasible or wait."""
     return [trial for trial in trials if "config" in trial.user_attrs]
@@ -177,6 +185,21 @@ class Study:
         second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []
         with self._journal.together():
             self._study.tell(self._live[number], [value, *second])
+        for beaten in self._beaten(frozen, value):
+            self._tidy(beaten.user_attrs[f"rung_{beaten.last_step}"])
+
+    def _beaten(self, ended: FrozenTrial, value: float) -> list[FrozenTrial]:
+        """The trials whose last rungs can no longer be averaged now that this one has ended with this value: of those
+        that are run alike once merged, the one with the highest score alone can win."""
+        rivals = {
+            t.number: best_rung(t.intermediate_values)[1]
+            for t in self.trials
+            if t.state == TrialState.COMPLETE and t.number != ended.number and _run_alike(t, ended)
+        }
+        leader = max(rivals.values(), default=value)
+        if value < leader:
+            return [ended]
+        return [self.trial(number) for number, score in rivals.items() if score == leader < value]
 
     def fail(self, number: int, reason: str) -> None:
         """The trial cannot go on; the search can."""

@@ -36,7 +36,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     retried: dict[str, int] = {}
 
     def report(rung: Rung) -> None:
-        record = asdict(rung) | retried
+        record = asdict(rung) | retried | _gpu_memory(resources)
         tune.report({RUNG: rung.rung, rung_metric(metric): rung.metrics[metric], RECORD: record})
 
     def attempt(trial: TrialConfig) -> None:
@@ -67,3 +67,12 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
         if not reason:
             raise
         tune.report({HALT: reason, RUNG: 0})
+
+
+def _gpu_memory(resources: ResourcesSpec) -> dict[str, int]:
+    """The most bytes of its GPU that this process has held; nothing on CPUs, and where others train."""
+    if not resources.gpus or resources.workers > 1:
+        return {}
+    import torch
+
+    return {"gpu_memory": torch.cuda.max_memory_reserved()}

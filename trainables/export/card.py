@@ -112,6 +112,7 @@ def _use(base: ResolvedBase) -> list[str]:
 
 def _recipe(mix: Mix) -> str:
     lines = []
+    rungs = len(mix.members) > 1 and all(member.config == mix.members[0].config for member in mix.members)
     for member in mix.members:
         c = member.config
         told: dict[str, Any] = {"method": c.method, "learning rate": f"{c.lr:.3g}", "batch size": c.batch_size}
@@ -121,10 +122,11 @@ def _recipe(mix: Mix) -> str:
             told |= {} if c.last_n is None else {"last layers": c.last_n}
         told |= {"batches": c.batches, "epochs": f"{c.epochs:g}", "seed": c.seed}
         share = f"{member.weight:.3g} of " if len(mix.members) > 1 else ""
+        told |= {"weights": member.checkpoint.name} if rungs else {}
         lines.append(f"- {share}" + ", ".join(f"{key} {value}" for key, value in told.items()))
     ways = []
     if len(mix.members) > 1:
-        ways.append("The merged weights of these trials were averaged.")
+        ways.append(f"The merged weights of these {'rungs' if rungs else 'trials'} were averaged.")
     if mix.strength != 1:
         ways.append(f"The way from the base to the trained weights was gone to {mix.strength:g} of its length.")
     return "\n".join([*lines, "", *ways]).strip()

@@ -10,8 +10,8 @@ W = W0 + strength * sum_i w_i (W_i - W0), in float32, where W_i are the weights 
 Because merged weights are averaged, and not A and B, ranks, targets, layers and methods mix. Averaging fine-tunings of
 one base: arXiv 2203.05482; strength, between the base and its fine-tuning: arXiv 2311.13534.
 
-A weight is read, mixed and checked a slice at a time, and weights that no member changes stay the base's own pages: in
-memory are the base, what differs from it, and a slice.
+A weight is read, mixed and checked a slice at a time, the base's from its file, and weights that no member changes stay
+the base's own pages: in memory are the mixed weights and a slice.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from evaluation.files import read_json
 from trainables.bases.families import resolve_base
 from trainables.config import TrialConfig
 from trainables.model.build import build_model
+from trainables.model.loaded import files_of
 from trainables.model.precision import resolve_device
 from trainables.training.checkpoint import PREFIX, SLICE
 from trainables.training.rungs import ADAPTER, WEIGHTS
@@ -106,10 +107,11 @@ def mixed_model(mix: Mix, device: str | torch.device | None = None) -> SentenceT
             base, or not finite.
     """
     model, updates = _opened(mix)
+    files = files_of(model)
     for name, parameter in model.named_parameters():
         touching = [(amount, update) for amount, update in updates if update.changes(name)]
         if touching:
-            parameter.data = _mixed(name, parameter.data, touching)
+            parameter.data = _mixed(name, parameter.data, files.get(name), touching)
     return model.to(resolve_device(device)).eval()
 
 
@@ -138,22 +140,41 @@ class _Update(Protocol):
 
     def changes(self, name: str) -> bool: ...
 
-    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor: ...
+    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Rows of the weight, or what is added to these rows of the base's, `base`."""
+        ...
 
 
-def _mixed(name: str, base: torch.Tensor, updates: Sequence[tuple[float, _Update]]) -> torch.Tensor:
-    """(1 - sum of a_i over what replaces) W0 + sum of a_i W_i or a_i (W_i - W0): a trial alone stays exactly itself."""
+def _mixed(
+    name: str, base: torch.Tensor, file: tuple[Path, str] | None, updates: Sequence[tuple[float, _Update]]
+) -> torch.Tensor:
+    """(1 - sum of a_i over what replaces) W0 + sum of a_i W_i or a_i (W_i - W0): a trial alone stays exactly itself.
+
+    Args:
+        base: W0.
+        file: that W0 is the pages of, and its name there; None: it is in memory.
+    """
     kept = 1 - math.fsum(amount for amount, update in updates if update.replaces)
-    mixed = base * kept if abs(kept) > 1e-12 else torch.zeros_like(base)  # which leaves the base's pages unread
+    kept = kept if abs(kept) > 1e-12 else 0.0
+    mixed = torch.empty_like(base)
     step = max(1, SLICE // max(1, base[:1].numel())) if base.dim() else 1
     for start in range(0, len(base) if base.dim() else 1, step):
         rows = slice(start, start + step)
-        part = mixed[rows] if base.dim() else mixed
+        own = _rows(*file, rows) if file else base[rows] if base.dim() else base
+        part = own * kept if kept else torch.zeros_like(own)
         for amount, update in updates:
-            part.add_(update.rows(name, base, rows), alpha=amount)
+            part.add_(update.rows(name, own, rows), alpha=amount)
         if not part.isfinite().all():
             raise InputError(f"mix: {name} holds NaN or infinity, expected finite weights (a trial that diverged?)")
+        (mixed[rows] if base.dim() else mixed).copy_(part)
     return mixed
+
+
+def _rows(file: Path, name: str, rows: slice) -> torch.Tensor:
+    """Opened anew: the pages of a file that stays open count as this process's memory, all that were ever read."""
+    with safe_open(file, framework="pt") as tensors:
+        part = tensors.get_slice(name)
+        return part[rows] if part.get_shape() else tensors.get_tensor(name)
 
 
 class _Full:
@@ -176,9 +197,7 @@ class _Full:
         return True
 
     def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
-        # Opened anew: the pages of a file that stays open count as this process's memory, all that were ever read.
-        with safe_open(self._file, framework="pt") as tensors:
-            return (tensors.get_slice(name)[rows] if base.dim() else tensors.get_tensor(name)).float()
+        return _rows(self._file, name, rows).float()
 
 
 class _Adapter:
@@ -220,8 +239,8 @@ class _Adapter:
         magnitude = parts.get(".lora_magnitude_vector")
         if magnitude is None:
             return change
-        tuned = change.add_(base[rows])
-        return tuned.mul_((magnitude[rows] / tuned.norm(dim=1)).unsqueeze(1)).sub_(base[rows])
+        tuned = change.add_(base)
+        return tuned.mul_((magnitude[rows] / tuned.norm(dim=1)).unsqueeze(1)).sub_(base)
 
 
 def _read(member: Member, shapes: dict[str, torch.Size]) -> _Update:

@@ -30,6 +30,7 @@ from trainables.model.precision import AttentionName
 from trainables.model.weights import check_weights
 
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
+FILES = "_embtune_files"  # attribute of an encoder: the file of each weight that is mapped
 _BASES: dict[tuple[str, str, torch.dtype, str | None, str, bool], tuple[SentenceTransformer, KeptTokens]] = {}
 
 
@@ -164,10 +165,22 @@ def _convert(load: Callable[[Path], SentenceTransformer], source: Path, folder: 
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def files_of(model: SentenceTransformer) -> dict[str, tuple[Path, str]]:
+    """Of the weights that are a file's pages: name in the model -> that file, and the name in it. Files that have gone
+    since, as an earlier search's cache may, are left out: their pages stay."""
+    inner = transformer_of(model)
+    own = {id(parameter): name for name, parameter in model.named_parameters()}
+    files: dict[str, Path] = getattr(inner, FILES, {})
+    gone = {file for file in set(files.values()) if not file.is_file()}
+    there = files.keys() - {name for name, file in files.items() if file in gone}
+    return {own[id(p)]: (files[name], name) for name, p in inner.named_parameters() if name in there}
+
+
 def _map_pages(inner: PreTrainedModel, folder: Path) -> None:
     """Point each weight at the file's pages, where name, dtype and shape agree: workers share them, and they are read
     when first used. Files that name weights otherwise keep the copy that transformers made."""
     parameters = dict(inner.named_parameters())
+    files: dict[str, Path] = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             for name in set(tensors.keys()) & parameters.keys():
@@ -175,6 +188,8 @@ def _map_pages(inner: PreTrainedModel, folder: Path) -> None:
                 parameter = parameters[name]
                 if tensor.dtype == parameter.dtype and tensor.shape == parameter.shape:
                     parameter.data = tensor
+                    files[name] = file
+    setattr(inner, FILES, files)  # copies of the model bring it along
 
 
 @contextlib.contextmanager

@@ -50,9 +50,7 @@ def load_weights(model: SentenceTransformer, folder: Path) -> None:
         _copy_from(folder / WEIGHTS, model)
 
 
-def _copy_from(file: Path, model: SentenceTransformer) -> None:
-    """Read every weight from the file, which is opened anew for each slice: the pages of a file that stays open count
-    as this process's memory, beside the base's and the model's own."""
+def _check_names(file: Path, model: SentenceTransformer) -> None:
     state = model.state_dict()
     with safe_open(file, framework="pt") as tensors:
         shapes = {name: torch.Size(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -61,7 +59,13 @@ def _copy_from(file: Path, model: SentenceTransformer) -> None:
     )
     if strangers:
         raise ValueError(f"{file}: not this model's weights: {strangers[:3]}")
-    for name, weight in state.items():
+
+
+def _copy_from(file: Path, model: SentenceTransformer) -> None:
+    """Read every weight from the file, which is opened anew for each slice: the pages of a file that stays open count
+    as this process's memory, beside the base's and the model's own."""
+    _check_names(file, model)
+    for name, weight in model.state_dict().items():
         if not weight.dim():
             with safe_open(file, framework="pt") as tensors:
                 weight.copy_(tensors.get_tensor(name))
@@ -70,6 +74,23 @@ def _copy_from(file: Path, model: SentenceTransformer) -> None:
         for start in range(0, len(weight), step):
             with safe_open(file, framework="pt") as tensors:
                 weight[start : start + step].copy_(tensors.get_slice(name)[start : start + step])
+
+
+def map_weights(model: SentenceTransformer, folder: Path) -> None:
+    """Point the weights of a model at the pages of a full fine-tuning's file, to be read and not written.
+
+    Raises:
+        FileNotFoundError: the folder holds no weights.
+        ValueError: the file is another model's.
+    """
+    file = folder / WEIGHTS
+    _check_names(file, model)
+    with safe_open(file, framework="pt") as tensors:
+        for name, parameter in model.named_parameters():
+            parameter.data = tensors.get_tensor(name)
+        for name, buffer in model.named_buffers():
+            if name in tensors.keys():  # noqa: SIM118
+                buffer.copy_(tensors.get_tensor(name))
 
 
 def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:

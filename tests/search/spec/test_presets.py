@@ -11,8 +11,8 @@ from rich.console import Console
 
 import search
 from search.plan import plan
-from search.smoke import smoke_spec
 from search.spec.load import load_spec
+from search.spec.smoke import smoke_spec
 from trainables.plan.rows import plan_rows
 
 PRESETS = sorted((Path(search.__file__).parent / "presets").glob("*.yaml"))
