@@ -98,7 +98,7 @@ def export(
     from search.results.export import export_from_run
     from search.results.so_far import best_so_far
     from search.spec.record import classifies
-    from trainables.export.export import Form
+    from trainables.export.export import Exported, Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
@@ -114,7 +114,7 @@ def export(
 
         loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
         click.echo(f"{dest / FILES[form]}: for {loaders}")
-    if found is not None and getattr(found, "on_dev", ""):
+    if isinstance(found, Exported) and found.on_dev:
         click.echo(found.on_dev)
     if repo is not None:
         from trainables.export.upload import push_to_hub

@@ -41,9 +41,10 @@ class TrialConfig(BaseModel):
     base: str = Field(min_length=1, description="hub id or local folder of the base model")
     revision: str | None = Field(None, description="commit, branch or tag of a hub model; null: its default branch")
     trust_remote_code: bool = Field(False, description="run the code that the base's repository brings")
-    task: str | None = Field(None, description="task text of an instruct base's query prompt")
+    task: str | None = Field(None, description="task text of an instruct prompt, the base's own or its family's")
     query_prompt: str | None = Field(
-        None, description="text before each query; null: what the base's files or family say"
+        None,
+        description="text before each query, or the name of a prompt of the base's; null: what its files or family say",
     )
     passage_prompt: str | None = Field(None, description="text before each passage; null: likewise")
     pooling: Literal["mean", "cls", "lasttoken"] | None = Field(

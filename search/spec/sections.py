@@ -173,7 +173,7 @@ class SearchSpec(Section):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     guard: GuardSpec = Field(default_factory=GuardSpec)
     logging: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
-        default_factory=lambda: ["tensorboard"],
+        ["tensorboard"],
         description="trackers that get rungs, configurations, benchmark and report; wandb and mlflow need their extras",
     )
 

@@ -82,7 +82,7 @@ class Exported:
     Attributes:
         cosine: the lowest, of 64 texts, between the exported model and the trained one.
         tolerance: what it had to reach.
-        dev: of an export in int8, it against float32 on dev; null for others, and where dev has a single concept.
+        dev: of an export in int8, it against float32 on dev; None for others, and where dev has a single concept.
     """
 
     cosine: float
