@@ -105,9 +105,10 @@ def course(data: RunData) -> go.Figure:
             yaxis=axis,
             hovertemplate=f"{title}, rung %{{x}}: %{{y:.4f}}<extra></extra>",
         )
-    figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "title": "loss", "showgrid": False})
     figure.update_xaxes(dtick=1)
-    return finished(figure, 360, x="rung: equal shares of the training", y="score")
+    figure = finished(figure, 360, x="rung: equal shares of the training", y="score")
+    right = {"overlaying": "y", "side": "right", "title": {"text": "loss"}, "showgrid": False}
+    return figure.update_layout(yaxis2=right)
 
 
 def label_context(data: RunData) -> dict[str, Any]:
