@@ -57,7 +57,7 @@ NO_VENV = $(1) cannot make a virtual environment (no ensurepip or venv): install
 	touch $@
 
 .venv/demo: pyproject.toml constraints.txt .venv/torch
-	$(PIP) install -q -c constraints.txt -e '.[demo]'
+	$(PIP) install -q -c constraints.txt -e '.[demo,app]'
 	touch $@
 
 .venv/dev: pyproject.toml constraints.txt .venv/torch

@@ -7,12 +7,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from search.app.command import try_models
 from search.cluster import commands
+
+if TYPE_CHECKING:
+    from trainables.classification.report import LabelReport
+    from trainables.data.report import DataReport
 
 FOLDER = click.Path(path_type=Path)
 
@@ -93,7 +97,8 @@ def export(
     """
     from search.results.export import export_from_run
     from search.results.so_far import best_so_far
-    from trainables.export.export import Form
+    from search.spec.record import classifies
+    from trainables.export.export import Exported, Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
@@ -102,13 +107,14 @@ def export(
         click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
     found = export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
     how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r})"
-    click.echo(f"{dest}: SentenceTransformer{how} loads it")
+    loader = "CrossEncoder" if classifies(run) else "SentenceTransformer"
+    click.echo(f"{dest}: {loader}{how} loads it")
     if form != "safetensors":
         from trainables.export.backends import FILES
 
         loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
         click.echo(f"{dest / FILES[form]}: for {loaders}")
-    if found is not None and found.on_dev:
+    if isinstance(found, Exported) and found.on_dev:
         click.echo(found.on_dev)
     if repo is not None:
         from trainables.export.upload import push_to_hub
@@ -290,13 +296,14 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
     """Show what is wrong with the data, row by row. Exit code 1 when it cannot be used."""
     from search.screen.console import make_console
     from search.spec.load import load_spec
+    from search.spec.task_data import check_data, print_data
     from trainables.check.check import check_file
-    from trainables.check.view import print_report
 
     if not file.exists():
         from evaluation.errors import InputError
 
         raise InputError(f"{file}: no such file; expected .jsonl, .json, .csv, .tsv, .parquet or a folder")
+    report: DataReport | LabelReport
     if spec is None:
         report = check_file(file.resolve())
     else:
@@ -304,12 +311,11 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
 
         loaded = load_spec(spec)
         tokens = token_counts(next(loaded.parsed_space.configs()))
-        earlier = loaded.earlier_data
-        report = check_file(file.resolve(), loaded.data, seed=loaded.seed, earlier=earlier, tokens=tokens)
+        report = check_data(loaded, tokens, source=file.resolve())
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
-        print_report(report, make_console())
+        print_data(report, make_console())
     sys.exit(0 if report.unusable is None else 1)
 
 

@@ -18,13 +18,15 @@ from search.cluster.shared_bases import share_bases
 from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
+from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
 from search.results.promote import check_bases, make_pool, promote
 from search.results.table import as_table
 from search.screen.console import make_console
+from search.screen.labels import label_verdict, print_how_to_load_labels, print_labels
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
 from search.spec.smoke import smoke_spec
 from search.spec.space import READ
 from search.staging import Staging, locked
@@ -37,6 +39,7 @@ from search.watch.closing import log_end
 from search.watch.loggers import require_loggers
 from search.watch.watchers import watchers
 from trainables.bases.families import resolve_base
+from trainables.classification.config import TextColumns
 from trainables.data.prepared import load_report, read_pool
 
 
@@ -122,8 +125,14 @@ def _search(
     benchmark = _promoted(run, study.spec, choice.row, seconds, console)
     if benchmark is None:
         return 1
-    _say_verdict(benchmark, study.spec, choice, console, smoke)
-    print_how_to_load(run.best, console)
+    if isinstance(benchmark, ClassifierBenchmark):
+        print_labels(benchmark, console, None if smoke else label_verdict(benchmark))
+        columns = study.spec.data.columns
+        pairs = isinstance(columns, TextColumns) and columns.text_pair is not None
+        print_how_to_load_labels(run.best, pairs, console)
+    else:
+        _say_verdict(benchmark, study.spec, choice, console, smoke)
+        print_how_to_load(run.best, console)
     _report(run.path, console)
     _log_end(study.spec, run, benchmark, console)
     return 0
@@ -189,6 +198,8 @@ def _check_bases(spec: SearchSpec, console: Console) -> None:
 
 def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
+    if isinstance(spec, ClassificationSpec):
+        return True
     if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
         task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(make_pool)
         configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs()]
@@ -209,10 +220,10 @@ def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
 
 def _promoted(
     run: RunFolder, spec: SearchSpec, winner: Row, seconds: dict[str, float], console: Console
-) -> Benchmark | None:
+) -> Benchmark | ClassifierBenchmark | None:
     """The benchmark, made now unless it stands; None when the model could not be exported."""
     if run.benchmark.exists():
-        return Benchmark.read(run.benchmark)
+        return read_end(run.benchmark)
     try:
         with console.status("Comparing what can be merged, then checking and benchmarking it on the test part"):
             benchmark = promote(run, spec, winner)
@@ -243,7 +254,7 @@ def _report(run: Path, console: Console) -> None:
     console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
 
 
-def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark, console: Console) -> None:
+def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark | ClassifierBenchmark, console: Console) -> None:
     """Tell the trackers. As with the report, what goes wrong here must not undo the search."""
     try:
         log_end(spec, run, benchmark)

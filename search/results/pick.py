@@ -4,9 +4,14 @@
    better on dev and better on the guard; "better" means that the paired 95 % interval of the difference to the best
    single is above 0, "tied" that it is not below. A candidate of another base has to be better on dev. Of several, the
    one with the highest dev score is taken.
-2. A winner that loses more on the guard than is tolerated gives way to the largest strength, between its base and
-   itself, that stays within the tolerance. Where none does, the winner stays, and that is told. In a run that continues
-   another, that run's test part is a second guard: the larger of the two losses counts.
+2. A winner that loses more on the guard than is tolerated gives way to the first of these that stays within the
+   tolerance:
+   a. what replaces the best single trial by the first rule, the highest on dev; of the winner itself the largest
+      strength within the tolerance;
+   b. the best single trial;
+   c. the largest strength of the winner, where the best single trial loses too much as well.
+   Where there is none, the winner stays, and that is told. In a run that continues another, that run's test part is a
+   second guard: the larger of the two losses counts.
 
 The intervals are not corrected for the number of candidates.
 """
@@ -54,7 +59,7 @@ def replaces(candidate: Candidate) -> bool:
 
 
 def pick(candidates: Sequence[Candidate], tolerance: float) -> Pick:
-    """The candidate to export: the winner, or what of its strength the tolerance leaves.
+    """The candidate to export: the winner, or what the tolerance leaves by the second rule.
 
     Args:
         candidates: the best single trial, then the others, strengths of the winner among them.
@@ -64,17 +69,28 @@ def pick(candidates: Sequence[Candidate], tolerance: float) -> Pick:
     reason = _won(won, single)
     if won.lost <= tolerance:
         return Pick(won, True, reason)
-    weaker = [c for c in candidates if c.members == won.members and c.strength < won.strength]
-    kept = max((c for c in weaker if c.lost <= tolerance), key=lambda c: c.strength, default=None)
+    kept = _fall_back(won, candidates, tolerance)
     lost = f"It loses {won.lost:.4f} on {won.lost_on}, more than the {tolerance:g} that guard.tolerance accepts"
     if kept is None:
-        return Pick(won, False, f"{reason} {lost}, and so does every weaker strength that was tried: it is kept.")
+        return Pick(won, False, f"{reason} {lost}, and so does all that may take its place: it is kept.")
+    name = f"strength {kept.strength:g}" if kept.members == won.members else kept.name
     return Pick(
         kept,
         True,
-        f"{reason} {lost}: strength {kept.strength:g} is taken, which loses {kept.lost:.4f} on {kept.lost_on} and "
+        f"{reason} {lost}: {name} is taken, which loses {kept.lost:.4f} on {kept.lost_on} and "
         f"gives up {won.dev - kept.dev:.4f} on dev ({kept.dev:.4f} for {won.dev:.4f}).",
     )
+
+
+def _fall_back(won: Candidate, candidates: Sequence[Candidate], tolerance: float) -> Candidate | None:
+    """What takes the place of a winner that loses too much; None: nothing is within the tolerance."""
+    single, *others = [c for c in candidates if c is candidates[0] or c.lost <= tolerance]
+    weaker = [c for c in others if c.members == won.members and c.strength < won.strength]
+    largest = max(weaker, key=lambda c: c.strength, default=None)
+    may = [c for c in others if replaces(c) and (c is largest or c.members != won.members)]
+    if may:
+        return max(may, key=lambda c: c.dev)
+    return single if single.lost <= tolerance else largest
 
 
 def _won(won: Candidate, single: Candidate) -> str:

@@ -17,9 +17,11 @@ from search.paths import RunFolder
 from search.results.benchmark import Benchmark, Candidate, DevAndTest, DevPool, Optimism, Part, Winner
 from search.results.candidates import compare_candidates, mix_of_candidate
 from search.results.card import candidate_facts
+from search.results.classifier import finish_classifier
+from search.results.classifier_benchmark import ClassifierBenchmark
 from search.results.export import export_candidate
 from search.results.leaderboard import Row, read_leaderboard
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
 from search.tune.capacity import cluster_nodes, room
 from trainables.config import TrialConfig
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from evaluation.embedding_cache import EmbeddingCache
 
 
-def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
+def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
     """Compare what could be exported, export one and benchmark it, on a node that has what a trial needs.
 
     Args:
@@ -38,9 +40,14 @@ def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(_finish_with)
-    arguments = run, spec.name, spec.metric, asdict(row), spec.guard.tolerance, spec.resources.device
-    benchmark: Benchmark = ray.get(task.remote(_threads(spec), *arguments))
+    here = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)
+    told = (run, spec.name, spec.metric, asdict(row))
+    device = spec.resources.device
+    if isinstance(spec, ClassificationSpec):
+        labelled: ClassifierBenchmark = ray.get(here(_finish_classifier_with).remote(_threads(spec), *told, device))
+        return labelled
+    task = here(_finish_with)
+    benchmark: Benchmark = ray.get(task.remote(_threads(spec), *told, spec.guard.tolerance, device))
     return benchmark
 
 
@@ -58,9 +65,16 @@ def _finish_with(threads: int, *arguments: Any) -> Benchmark:
     return finish(*arguments)
 
 
+def _finish_classifier_with(threads: int, *arguments: Any) -> ClassifierBenchmark:
+    import torch
+
+    torch.set_num_threads(threads)
+    return finish_classifier(*arguments)
+
+
 def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
     """Have the searched bases find the passages of the dev pool, on a node that has what a trial needs."""
-    from trainables.dev_pool import make_dev_pool
+    from trainables.data.dev_pool import make_dev_pool
 
     make_dev_pool(run.data, [TrialConfig.model_validate(config) for config in configs], run.embeddings, device)
 
@@ -73,7 +87,9 @@ def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> flo
     """
     from trainables.model.parity import check_base, parity_key
 
-    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, configs)}
+    # A classifier's base is the same encoder, whatever head it gets.
+    encoders = ({k: v for k, v in config.items() if k in TrialConfig.model_fields} for config in configs)
+    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, encoders)}
     return min(check_base(config, device=device) for config in found.values())
 
 

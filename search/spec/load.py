@@ -18,9 +18,11 @@ from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
 from search.spec.local_bases import found_at, with_bases
-from search.spec.sections import Origin, SearchSpec, StartFromSpec
+from search.spec.sections import ClassificationSpec, Origin, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
+
+TASKS: dict[str, type[SearchSpec]] = {"retrieval": SearchSpec, "classification": ClassificationSpec}
 
 
 def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) -> SearchSpec:
@@ -63,7 +65,7 @@ def _validated(
     raw: dict[str, Any], path: Path, folder: Path, record: dict[str, Any], resumed: Path | None
 ) -> SearchSpec:
     """The checked spec. `path` names it in errors, and in its absence gives the search its name."""
-    if isinstance(earlier := raw.get("continue_from"), str):
+    if isinstance(earlier := raw.get("continue_from"), str) and raw.get("task") != "classification":
         best, space = _best_model(folder / earlier, path), raw.get("space") or {}
         if space.get("base", best) != best:
             raise InputError(
@@ -71,12 +73,15 @@ def _validated(
                 "one of the two"
             )
         raw["space"] = {"base": best, **space}
+    model = TASKS.get(str(raw.get("task", "retrieval")))
+    if model is None:
+        raise InputError(f"{path}: task: expected {' or '.join(TASKS)}, got {raw['task']!r}")
     beside: dict[str, str] = {}
     raw = with_bases(raw, lambda base: _absolute(base, folder, beside))
     try:
-        spec = SearchSpec.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
+        spec = model.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
     except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, SearchSpec)}") from None
+        raise InputError(f"{path}: {describe(error, model)}") from None
     if not spec.name:
         spec = spec.model_copy(update={"name": path.stem})
     if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):

@@ -29,7 +29,7 @@ from search.study.budget import left, spent
 from search.study.journal import Journal
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
-from trainables.config import TrialConfig
+from trainables.config import TrialConfig, config_of
 from trainables.training.rungs import best_rung, keep_best
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -123,7 +123,7 @@ class Study:
             number = self._resumable.pop(0)
             frozen = self.trial(number)
             self._live[number] = optuna.trial.Trial(self._study, frozen._trial_id)
-            return Proposal(number, TrialConfig.model_validate(frozen.user_attrs["config"]))
+            return Proposal(number, config_of(frozen.user_attrs["config"]))
         if self._wait_for == self._ended():
             return None
         turns_down = 0

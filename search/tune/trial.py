@@ -27,7 +27,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     not mounted here, for which no trial is to blame: the search ends there and can be resumed.
     """
     from evaluation.errors import InputError
-    from trainables.config import TrialConfig
+    from trainables.config import config_of
     from trainables.training.out_of_memory import train_in_memory
     from trainables.training.sanity import TrialFailed
 
@@ -52,7 +52,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     try:
         require_run(setting.run)
         train_in_memory(
-            TrialConfig.model_validate(config[TRIAL]),
+            config_of(config[TRIAL]),
             attempt,
             smaller=smaller,
             workers=resources.workers,

@@ -15,7 +15,6 @@ from typing import Any
 
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
 from evaluation.errors import InputError
@@ -54,7 +53,9 @@ def loggers(study: Study, run: Path) -> list[tune.Callback]:
         made["tensorboard"] = TBXLoggerCallback()
     if "wandb" in spec.logging:
         project, mode = os.environ.get("WANDB_PROJECT", PROJECT), os.environ.get("WANDB_MODE")
-        made["wandb"] = _Wandb(project=project, group=spec.name, dir=str(run), mode=mode)
+        from search.watch.wandb_logger import WandbLogger  # importing wandb takes a second
+
+        made["wandb"] = WandbLogger(project=project, group=spec.name, dir=str(run), mode=mode)
     if "mlflow" in spec.logging:
         made["mlflow"] = _MLflow(
             tracking_uri=os.environ[MLFLOW_URI], experiment_name=spec.name, tags={"search": spec.name}
@@ -94,7 +95,8 @@ class _Readable(tune.Callback):
     """Passes on to one of Ray's callbacks what a person looks for."""
 
     def __init__(self, inner: LoggerCallback, study: Study) -> None:
-        self._inner, self._study = inner, study
+        self._inner: Any = inner  # which is typed as taking Tune's own trials
+        self._study = study
         self._shown: dict[str, _Shown] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -131,14 +133,8 @@ class _Readable(tune.Callback):
         shown.state = self._study.trial(trial.config[NUMBER]).state.name
         if shown.last:
             told = {**shown.last, "pruned": float(shown.state == "PRUNED"), "state": shown.state}
-            self._inner.log_trial_result(shown.last["training_iteration"], shown, told)
+            self._inner.log_trial_result(int(shown.last["training_iteration"]), shown, told)
         self._inner.log_trial_end(shown, failed=shown.state == "FAIL")
-
-
-class _Wandb(WandbLoggerCallback):
-    """A trial's state stands in its configuration: a run of Weights & Biases knows only finished and failed."""
-
-    AUTO_CONFIG_KEYS = (*WandbLoggerCallback.AUTO_CONFIG_KEYS, "state")
 
 
 class _MLflow(MLflowLoggerCallback):

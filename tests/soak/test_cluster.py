@@ -72,9 +72,9 @@ def started(line: str, environment: dict[str, str], log: IO[bytes]) -> subproces
 
 
 def answers(process: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
-    """Whether the head takes jobs, within a minute and a half."""
+    """Whether the head takes jobs, within four minutes: a machine may have much else to do."""
     listed = [RAY, "job", "list", "--address", environment["TEST_DASHBOARD"]]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         if subprocess.run(listed, env=environment, capture_output=True, check=False).returncode == 0:
             return True
@@ -209,7 +209,7 @@ def assert_the_dashboard_tells(environment: dict[str, str], job: str) -> None:
     rows = [row for row in json.loads(listed.stdout) if row["class_name"] == "Trial"]
     assert rows
     for row in rows:
-        assert re.fullmatch(r"toy trial \d{4} mine-\w{12} (qv|all-linear) r[24] lr \de-\d", row["name"])
+        assert re.fullmatch(r"toy trial \d{4} mine (qv|all-linear) r[24] lr \de-\d", row["name"])
     token = Path(environment["HOME"], ".ray", "auth_token").read_text().strip()
     asked = urllib.request.Request(
         f"{environment['TEST_DASHBOARD']}/api/jobs/{job}", headers={"Authorization": f"Bearer {token}"}

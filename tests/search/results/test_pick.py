@@ -79,7 +79,7 @@ def test_dev_of_one_concept_tells_nothing_apart_and_the_guard_decides() -> None:
 
 def curve(*points: tuple[float, float, float]) -> list[Candidate]:
     """Strengths of a soup that wins on dev: (strength, dev, guard)."""
-    return [candidate(f"soup@{s:g}", dev, guard, strength=s, dev_half=0.02) for s, dev, guard in points]
+    return [candidate(f"soup@{s:g}", dev, guard, strength=s) for s, dev, guard in points]
 
 
 def test_a_winner_within_the_tolerance_is_taken_whole() -> None:
@@ -111,18 +111,45 @@ def test_an_earlier_runs_test_part_guards_too_and_the_larger_loss_counts() -> No
     assert pick([SINGLE, replace(soup, old_loss=interval(0.05, 0.01)), half, most], 0.01).candidate.name == "soup"
 
 
-def test_strengths_of_another_candidate_are_no_way_back() -> None:
-    soup = candidate("soup", 0.55, 0.76)
+def test_a_weaker_winner_is_held_against_a_single_within_the_tolerance() -> None:
+    soup, half = candidate("soup", 0.52, 0.76), candidate("soup@0.5", 0.45, 0.792, strength=0.5)
+    chosen = pick([SINGLE, soup, half], 0.01)
+    assert (chosen.candidate, chosen.within) == (SINGLE, True)
+    assert "trial-3 is taken, which loses 0.0050 on the guard and gives up 0.0200 on dev" in chosen.reason
+
+
+def test_a_weaker_winner_does_not_replace_the_single_by_noise() -> None:
+    chosen = pick([SINGLE, candidate("soup", 0.55, 0.76), *curve((0.75, 0.51, 0.792))], 0.01)
+    assert chosen.candidate is SINGLE
+
+
+def test_when_no_strength_of_the_winner_stays_within_the_tolerance_the_single_that_does_is_taken() -> None:
     alone = candidate("trial-3@0.5", 0.48, 0.80, members=TRIAL, strength=0.5)
-    chosen = pick([SINGLE, soup, alone], 0.01)
-    assert (chosen.candidate, chosen.within) == (soup, False)
+    chosen = pick([SINGLE, candidate("soup", 0.55, 0.70), *curve((0.5, 0.52, 0.75)), alone], 0.01)
+    assert (chosen.candidate, chosen.within) == (SINGLE, True)
 
 
-def test_when_no_strength_stays_within_the_tolerance_that_is_said() -> None:
-    chosen = pick([SINGLE, candidate("soup", 0.55, 0.70), *curve((0.5, 0.52, 0.75))], 0.01)
+def test_another_candidate_within_the_tolerance_that_may_replace_the_single_comes_before_it() -> None:
+    rungs = candidate("last-rungs", 0.53, 0.793, members=(Share(3, "checkpoint-4"),))
+    alone = candidate("trial-7:other", 0.54, 0.70, same_base=False)
+    chosen = pick([SINGLE, candidate("soup", 0.55, 0.76), rungs, alone], 0.01)
+    assert (chosen.candidate, chosen.within) == (rungs, True)
+
+
+def test_a_weaker_winner_stands_in_for_a_single_that_loses_too_much_as_well() -> None:
+    single = replace(SINGLE, loss=interval(-0.03, 0.004))
+    half = candidate("soup@0.5", 0.45, 0.792, strength=0.5)
+    chosen = pick([single, candidate("soup", 0.52, 0.76), half], 0.01)
+    assert (chosen.candidate, chosen.within) == (half, True)
+
+
+def test_when_neither_a_strength_nor_the_single_stays_within_the_tolerance_that_is_said() -> None:
+    single = replace(SINGLE, loss=interval(-0.03, 0.004))
+    alone = candidate("trial-3@0.5", 0.48, 0.80, members=TRIAL, strength=0.5)
+    chosen = pick([single, candidate("soup", 0.55, 0.70), *curve((0.5, 0.52, 0.75)), alone], 0.01)
     assert chosen.candidate.name == "soup"
     assert not chosen.within
-    assert "so does every weaker strength that was tried" in chosen.reason
+    assert "so does all that may take its place" in chosen.reason
 
 
 def test_the_single_that_stands_is_named() -> None:

@@ -62,7 +62,14 @@ def embed(model: SentenceTransformer) -> np.ndarray:
 def test_a_trial_is_trained_merged_exported_and_reloaded(
     name: str, fields: dict[str, Any], data: TrialData, tmp_path: Path
 ) -> None:
-    given = {"base": stand_in(BASES[name], tmp_path), "max_length": 24, "r": 4, "lr": 1e-2, "batch_size": 16}
+    given = {
+        "base": stand_in(BASES[name], tmp_path),
+        "max_length": 24,
+        "r": 4,
+        "lr": 1e-2,
+        "batch_size": 16,
+        "epochs": 0.4,
+    }
     config = TrialConfig.model_validate({**given, "rungs": 1, "precision": "fp32", **fields})
     best = train(config, data, lambda rung: None, folder=tmp_path / "trial", cache=tmp_path / "cache", device="cpu")
     unmerged = trained_model(config, Path(best.folder), "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from peft import get_peft_model
 from transformers import AutoConfig, AutoModel
 
 from evaluation.errors import InputError
-from tests.conftest import ARCHITECTURES, TinyBase
+from tests.conftest import ARCHITECTURES, TEXTS, TinyBase
 from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 from trainables.model.adapters import lora_config
 from trainables.model.build import build_model
+from trainables.model.stand_ins import make_stand_in
 from trainables.plan.memory import GIB, HEADROOM, estimate_memory, fit_to_memory
 from trainables.plan.parameters import count_parameters
 from trainables.plan.rows import optimizer_steps, plan_notes, plan_rows, plan_table
@@ -99,6 +101,27 @@ def _saved_bytes(config: TrialConfig, base: ResolvedBase, texts: int, length: in
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
     return sum(size for size, _ in saved.values())
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "ibm-granite/granite-embedding-311m-multilingual-r2",
+        "Qwen/Qwen3-Embedding-0.6B",
+        "microsoft/harrier-oss-v1-270m",
+        "alibaba-nlp-community/gte-multilingual-base",
+        "EuroBERT/EuroBERT-210m",
+    ],
+)
+def test_activations_of_gated_and_rotary_architectures_are_what_autograd_saves(base: str, tmp_path: Path) -> None:
+    path = make_stand_in(TrialConfig(base=base), TEXTS, tmp_path, width=96, layers=4)
+    for method, targets in (("lora", "q"), ("lora", "all-linear"), ("full", "q")):
+        config = TrialConfig.model_validate(
+            {"base": str(path), "method": method, "targets": targets, "batch_size": 4, "max_length": 48}
+        )
+        resolved = resolve_base(config)
+        estimate = estimate_memory(config, "cpu", "fp32", "eager", resolved).activations
+        assert estimate == pytest.approx(_saved_bytes(config, resolved, texts=8, length=48), rel=0.25)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "deberta-v2"])

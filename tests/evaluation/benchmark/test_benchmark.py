@@ -16,12 +16,14 @@ from sentence_transformers import SentenceTransformer
 
 from evaluation.benchmark.models import load_model, resolve_model
 from evaluation.benchmark.run import benchmark, run_benchmark
+from evaluation.benchmark.task_files import load_tasks
 from evaluation.compare import compare, holm
 from evaluation.errors import InputError
 from evaluation.retrieval import evaluate
 from evaluation.task import RetrievalTask
 from search.cli import cli
 from tests.conftest import TEXTS, TinyBase
+from trainables.export.merge import base_model
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,22 @@ def test_base_that_cannot_be_had_is_a_note(tuned: Path, folder: Path, tmp_path: 
     assert len(table.rows) == 1
     assert table.rows[0].comparison is None
     assert any(note.startswith(f"no comparison with base {tmp_path / 'gone'}") for note in table.notes)
+
+
+def test_optional_models_are_sized_and_timed_and_named_where_they_cannot_be_had(base: Path, folder: Path) -> None:
+    """What `embtune benchmark --all-bases` does with every known base."""
+    table = run_benchmark([folder], [], bases=[str(base), "someone/unheard-of"], load=base_model, sizes=True)
+    (row,) = table.rows
+    assert row.parameters == sum(p.numel() for p in base_model(str(base)).parameters())
+    assert row.texts_per_second is not None
+    assert row.texts_per_second > 0
+    (note,) = table.notes
+    assert note.startswith("left out someone/unheard-of: base: nothing is known of someone/unheard-of")
+    assert "| parameters | texts/s |" in table.markdown()
+    assert f"| {row.parameters:,} |" in table.markdown()
+    assert "parameters |" not in benchmark([resolve_model(str(base))], load_tasks(folder)).markdown()
+    with pytest.raises(InputError, match="no model to benchmark could be had: left out someone/unheard-of"):
+        run_benchmark([folder], [], bases=["someone/unheard-of"], load=base_model)
 
 
 def test_details(base: Path, folder: Path) -> None:
