@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -20,7 +21,7 @@ from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
-from search.results.promote import check_bases, make_pool, promote
+from search.results.promote import check_bases, finish, make_pool
 from search.results.table import as_table
 from search.screen.console import make_console
 from search.screen.live import LiveTable
@@ -33,7 +34,9 @@ from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
 from search.tune.ray_internals import dashboard_address
-from search.tune.tuner import concurrency, connect, make_tuner
+from search.tune.nodes import PATIENCE_S, Nodes
+from search.tune.place import on_a_node
+from search.tune.tuner import connect, make_tuner
 from trainables.bases.families import resolve_base
 from trainables.data.prepared import load_report, read_pool
 
@@ -70,16 +73,16 @@ def search_to_the_end(
         with _timed(seconds, "ray"), console.status("Starting Ray" if address is None else f"Joining {address}"):
             connect(address)
         try:
-            nodes = cluster_nodes(autoscaled=address is not None)
-            spec = staging.decide(with_gpus(staging.resources, nodes))
-            concurrent = concurrency(spec, autoscaled=address is not None)
+            on_cluster = address is not None
+            spec = staging.decide(with_gpus(staging.resources, cluster_nodes(on_cluster)))
+            nodes = Nodes(spec, partial(_say, console), on_cluster, PATIENCE_S if on_cluster else 0)
             require_shared_storage(runs)
             if not staging.going_on:
                 with _timed(seconds, "bases"):
-                    _check_bases(spec, console)
+                    _check_bases(spec, nodes, console)
             staging.settle(console)
             settled = True
-            return _search(Study(run, spec, concurrent), folder, concurrent, seconds, console, smoke)
+            return _search(Study(run, spec, nodes.at_once()), folder, nodes, seconds, console, smoke)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
             hint = _how_to_go_on() if settled else "The search had not begun; nothing was changed."
             console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
@@ -89,10 +92,10 @@ def search_to_the_end(
 
 
 def _search(
-    study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console, smoke: bool
+    study: Study, run: RunFolder, nodes: Nodes, seconds: dict[str, float], console: Console, smoke: bool
 ) -> int:
     """Trials, leaderboard, choice, merge and benchmark, report. Returns the exit code."""
-    if not _run_trials(study, run, concurrent, seconds, console):
+    if not _run_trials(study, run, nodes, seconds, console):
         return 1
     rows = _rank(study, run, console)
     if study.unfinished() or not study.exhausted():
@@ -105,7 +108,7 @@ def _search(
         console.print(f"[red]No trial finished.[/] {escape(why)}", highlight=False)
         return 1
     console.print(choice.reason, highlight=False)
-    benchmark = _promoted(run, study.spec, choice.row, seconds, console)
+    benchmark = _promoted(run, study.spec, choice.row, nodes, seconds, console)
     if benchmark is None:
         return 1
     _say_verdict(benchmark, study.spec, choice, console, smoke)
@@ -114,17 +117,17 @@ def _search(
     return 0
 
 
-def _run_trials(study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console) -> bool:
+def _run_trials(study: Study, run: RunFolder, nodes: Nodes, seconds: dict[str, float], console: Console) -> bool:
     """Run what the budget still holds; False: it could not begin."""
     if study.exhausted() and not study.unfinished():
         return True
     for stale in (run.benchmark, run.leaderboard):  # of an earlier end of this search, which goes on now
         stale.unlink(missing_ok=True)
-    _announce(study.spec, run.path, concurrent, console)
-    if not _pooled(run, study.spec, console):
+    _announce(study.spec, run.path, nodes.at_once(), console)
+    if not _pooled(run, study.spec, nodes, console):
         return False
     with _timed(seconds, "trials"), LiveTable(study, console) as table:
-        make_tuner(study.spec, run.path, study, [table], concurrent).fit()
+        make_tuner(study.spec, run.path, study, [table], nodes).fit()
     return True
 
 
@@ -154,17 +157,16 @@ def _say_verdict(benchmark: Benchmark, spec: SearchSpec, choice: Choice, console
     print_benchmark(benchmark, console, verdict)
 
 
-def _check_bases(spec: SearchSpec, console: Console) -> None:
+def _check_bases(spec: SearchSpec, nodes: Nodes, console: Console) -> None:
     """Have each base read as the search reads it and as its authors meant it, before anything is trained or written.
 
     Raises:
         InputError: what differs.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(check_bases)
     configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs(READ)]
     try:
         with console.status("Holding the bases as the search loads them against plain float32"):
-            lowest = ray.get(task.remote(configs, spec.resources.device))
+            lowest = on_a_node(nodes, check_bases, configs, spec.resources.device)
     except RayError as error:
         if isinstance(wrong := getattr(error, "cause", None), InputError):
             raise InputError(str(wrong)) from None
@@ -172,14 +174,13 @@ def _check_bases(spec: SearchSpec, console: Console) -> None:
     console.print(f"bases: embedded as plain float32 embeds them (lowest cosine {lowest:.4f})", highlight=False)
 
 
-def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
+def _pooled(run: RunFolder, spec: SearchSpec, nodes: Nodes, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
     if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
-        task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(make_pool)
         configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
-                ray.get(task.remote(run, configs, spec.resources.device))
+                on_a_node(nodes, make_pool, run, configs, spec.resources.device)
         except RayError as error:
             console.print(f"[red]The dev pool could not be made:[/] {escape(cause(error))}", highlight=False)
             return False
@@ -193,14 +194,16 @@ def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
 
 
 def _promoted(
-    run: RunFolder, spec: SearchSpec, winner: Row, seconds: dict[str, float], console: Console
+    run: RunFolder, spec: SearchSpec, winner: Row, nodes: Nodes, seconds: dict[str, float], console: Console
 ) -> Benchmark | None:
     """The benchmark, made now unless it stands; None when the model could not be exported."""
     if run.benchmark.exists():
         return Benchmark.read(run.benchmark)
     try:
         with console.status("Comparing what can be merged, then checking and benchmarking it on the test part"):
-            benchmark = promote(run, spec, winner)
+            benchmark = on_a_node(
+                nodes, finish, run, spec.name, spec.metric, asdict(winner), spec.guard.tolerance, spec.resources.device
+            )
     except RayError as error:
         console.print(f"[red]No model could be exported:[/] {escape(cause(error))}")
         return None
@@ -247,6 +250,10 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) ->
         console.print(f"[yellow]The cluster has {gpus:g} GPUs, and trials ask for none[/] (resources: {{gpus: 1}})")
     dashboard = dashboard_address()
     console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), style="dim")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

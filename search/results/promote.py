@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import ray
 
 from evaluation.files import read_jsonl
 from evaluation.task import Protocol, RetrievalTask
@@ -19,28 +17,12 @@ from search.results.candidates import compare_candidates, mix_of_candidate
 from search.results.card import candidate_facts
 from search.results.export import export_candidate
 from search.results.leaderboard import Row, read_leaderboard
-from search.spec.sections import SearchSpec
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from evaluation.embedding_cache import EmbeddingCache
-
-
-def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
-    """Compare what could be exported, export one and benchmark it, on a node that has what a trial needs.
-
-    Args:
-        row: the best single trial.
-
-    Raises:
-        ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
-    """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(finish)
-    tolerance, device = spec.guard.tolerance, spec.resources.device
-    benchmark: Benchmark = ray.get(task.remote(run, spec.name, spec.metric, asdict(row), tolerance, device))
-    return benchmark
 
 
 def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
@@ -65,7 +47,7 @@ def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> flo
 def finish(
     run: RunFolder, name: str, metric: str, row: Mapping[str, Any], tolerance: float, device: str | None
 ) -> Benchmark:
-    """The part of `promote` that needs torch: compare the candidates, export one to `best/`, score it and its base on
+    """Compare the candidates of a search that has ended, export one to `best/`, score it and its base on
     the test part, write the card.
 
     All of it is in float32, the dev scores that test scores are held against too: those of the trials are of the models
@@ -75,6 +57,10 @@ def finish(
         row: the best single trial's.
         tolerance: loss on the guard that is accepted.
         device: of the models; null: the first GPU, else the CPU.
+
+    Raises:
+        ExportError: the export was not the trained model.
+        InputError: weights that cannot be read.
     """
     from trainables.export.card import model_card
     from trainables.export.manifest import replace_card

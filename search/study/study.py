@@ -64,7 +64,7 @@ class Study:
     def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1) -> None:
         self.spec = spec
         self.space = spec.parsed_space
-        self._run, self._concurrent = run, concurrent
+        self._run, self.concurrent = run, concurrent
         self._journal = Journal(RunFolder(run).journal)
         self._storage = JournalStorage(self._journal)
         # A run that goes on under another name goes on with the study that it has.
@@ -121,7 +121,7 @@ class Study:
         turns_down = 0
         while not self.exhausted():
             with self._journal.together():
-                self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self._concurrent)
+                self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self.concurrent)
                 trial = self._study.ask()
                 config = self._feasible(trial)
                 if config is not None and not self._known(trial, config):
@@ -137,6 +137,11 @@ class Study:
                 self._study.set_user_attr("used_up", self._used_up)
         self._keep_time()
         return None
+
+    def put_back(self, number: int) -> None:
+        """Have a trial that was proposed and could not go on where it was proposed again, before all others."""
+        if not self.trial(number).state.is_finished():
+            self._resumable.append(number)
 
     def report(self, number: int, rung: int, record: Mapping[str, Any]) -> Verdict:
         """Take a trial's dev metrics at a rung, and say whether it goes on.
@@ -215,7 +220,7 @@ class Study:
 
     def left(self) -> str:
         """What the budget still holds, for people."""
-        return left(self.spec, self.trials, self.hours(), self._concurrent)
+        return left(self.spec, self.trials, self.hours(), self.concurrent)
 
     def hours(self) -> float:
         """Wall time of the search so far, without the time between a stop and a resume."""

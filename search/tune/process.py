@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,16 +29,35 @@ class Setting:
         folder: the trial's own, for its checkpoints.
         metric: dev metric that chooses between its rungs.
         resources: of the trial.
+        avoid: labels that Ray asks of the nodes of its processes.
     """
 
     run: RunFolder
     folder: Path
     metric: str
     resources: ResourcesSpec
+    avoid: dict[str, str] = field(default_factory=dict)
 
 
 class NodeError(Exception):
-    """A node on which no trial can run: none is to blame, so the search ends there and can be resumed."""
+    """A node on which no trial can run: none is to blame, so it is tried elsewhere.
+
+    Attributes:
+        node, address: which.
+        reason: why.
+    """
+
+    def __init__(self, reason: str, node: str, address: str) -> None:
+        super().__init__(reason, node, address)
+        self.reason, self.node, self.address = reason, node, address
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @classmethod
+    def here(cls, reason: str) -> NodeError:
+        """Of the node that this process runs on."""
+        return cls(reason, ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address())
 
 
 def require_run(run: RunFolder) -> None:
@@ -48,9 +67,8 @@ def require_run(run: RunFolder) -> None:
         NodeError: the folder is not here, or only what Ray itself has put in its place.
     """
     if not run.data.is_dir():
-        raise NodeError(
-            f"{run.data}: not there on node {ray.util.get_node_ip_address()}; "
-            "expected the folder of the runs to be one that every node mounts"
+        raise NodeError.here(
+            f"{run.data} is not there; expected the folder of the runs to be one that every node mounts"
         )
 
 

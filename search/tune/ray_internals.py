@@ -11,6 +11,7 @@ from ray._private.worker import get_dashboard_url
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 MEMORY_KILL = "Ray's memory guard ended its worker"
+NODE_DEATHS = ("its node has died", "node is terminated", "node was terminated")  # in an actor's error
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # of a head; it takes an empty request
 
 

@@ -11,7 +11,20 @@ from ray import tune
 from search.paths import RunFolder
 from search.spec.sections import ResourcesSpec
 from search.tune.disk import unwritable
-from search.tune.messages import FAILURE, HALT, KILLS, NUMBER, RECORD, RUNG, TRIAL, rung_metric
+from search.tune.messages import (
+    ADDRESS,
+    AVOID,
+    BLIND,
+    FAILURE,
+    HALT,
+    KILLS,
+    NODE,
+    NUMBER,
+    RECORD,
+    RUNG,
+    TRIAL,
+    rung_metric,
+)
 from search.tune.process import NodeError, Setting, require_run, train_here
 
 if TYPE_CHECKING:
@@ -23,8 +36,9 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     """Train one trial of the run in the folder `run` and report each rung to Tune.
 
     A trial that was interrupted goes on from its last complete rung: its folder says which. What the configuration
-    itself makes impossible is reported, not raised: Tune would try it again. So is a disk that takes nothing more or is
-    not mounted here, for which no trial is to blame: the search ends there and can be resumed.
+    itself makes impossible is reported, not raised: Tune would try it again. So is what no trial is to blame for: a node
+    that does not see the run, and the trial is tried elsewhere; a disk that takes nothing more, and the search ends
+    there and can be resumed.
     """
     from evaluation.errors import InputError
     from trainables.config import TrialConfig
@@ -32,7 +46,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     from trainables.training.sanity import TrialFailed
 
     folder = RunFolder(Path(run))
-    setting = Setting(folder, folder.trial(config[NUMBER]), metric, resources)
+    setting = Setting(folder, folder.trial(config[NUMBER]), metric, resources, config.get(AVOID, {}))
     retried: dict[str, int] = {}
 
     def report(rung: Rung) -> None:
@@ -61,7 +75,7 @@ def run_trial(config: dict[str, Any], *, run: str, metric: str, resources: Resou
     except (TrialFailed, InputError) as error:
         tune.report({FAILURE: str(error), RUNG: 0})
     except NodeError as error:
-        tune.report({HALT: str(error), RUNG: 0})
+        tune.report({BLIND: error.reason, NODE: error.node, ADDRESS: error.address, RUNG: 0})
     except Exception:
         reason = unwritable(setting.folder)
         if not reason:
