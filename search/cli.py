@@ -13,6 +13,22 @@ import click
 FOLDER = click.Path(path_type=Path)
 
 
+class Run(click.ParamType):
+    """A run's folder, or its address in a bucket, of which a copy is made to be read."""
+
+    name = "folder"
+
+    def __init__(self, *needs: str) -> None:
+        self._needs = needs  # beside what is not large
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if "://" not in str(value):
+            return Path(str(value))
+        from search.storage.bucket import opened
+
+        return opened(str(value), *self._needs)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="embtune")
 def cli() -> None:
@@ -21,24 +37,26 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("spec", type=FOLDER)
-@click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="folder of all runs")
+@click.option("--runs", default="runs", show_default=True, help="folder of all runs, or s3://BUCKET/FOLDER")
 @click.option("--base", help="base model in place of the spec's")
 @click.option("--resume", is_flag=True, help="go on with a search that was stopped")
 @click.option("--smoke", is_flag=True, help="the whole search on tiny stand-in models, in about a minute")
 @click.option("--address", help="a running Ray cluster: 'auto', or HOST:PORT of its head")
-def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, address: str | None) -> None:
+def search(spec: Path, runs: str, base: str | None, resume: bool, smoke: bool, address: str | None) -> None:
     """Search, merge the best trial, benchmark it against its base and export it."""
     from search.spec.load import load_spec
+    from search.storage.where import Where
 
     # What is wrong with it is told before Ray and the rest are imported.
-    checked = load_spec(spec, base, resumed=runs if resume and not smoke else None)
+    where = Where.of(runs)
+    checked = load_spec(spec, base, resumed=where if resume and not smoke else None)
     from search.run import search_to_the_end
 
     sys.exit(search_to_the_end(checked, runs, resume=resume, smoke=smoke, address=address))
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=Run())
 @click.option("--json", "as_json", is_flag=True, help="the rows as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
@@ -61,7 +79,7 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=Run("best", "tune"))
 @click.argument("dest", type=FOLDER)
 @click.option("--trial", type=int, help="a trial's number; without it the run's best model")
 @click.option("--candidate", help="a candidate's name, as the end of the search and the report tell it")
@@ -133,7 +151,7 @@ def clean(run: Path, yes: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=Run())
 def report(run: Path) -> None:
     """Write a run's report: report.html, one page that needs no network, and plots/*.png."""
     from search.screen.console import make_console
@@ -152,8 +170,8 @@ def report(run: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="the plan as JSON")
 def plan(spec: Path, base: str | None, as_json: bool) -> None:
     """Show what a search would do: data, space, parameters, memory. No weights, no training."""
-    from search.plan import plan as show_plan
     from search.screen.console import make_console
+    from search.spec.plan import plan as show_plan
 
     show_plan(spec, base=base, as_json=as_json, console=make_console())
 

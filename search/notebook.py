@@ -16,6 +16,8 @@ from search.paths import MODELS, RunFolder
 from search.report.gather import RunData, gather
 from search.results.benchmark import Benchmark
 from search.results.leaderboard import Row
+from search.storage.bucket import opened
+from search.storage.where import Where
 from trainables.data.prepared import load_report, load_task
 
 if TYPE_CHECKING:
@@ -134,12 +136,12 @@ class OpenRun:
 
 
 def open_run(folder: str | Path) -> OpenRun:
-    """Open a search's folder, such as runs/demo.
+    """Open a search's folder, such as runs/demo, or a copy of one in a bucket, such as s3://bucket/runs/demo.
 
     Raises:
         InputError: the folder is no run.
     """
-    run = OpenRun(Path(folder))
+    run = OpenRun(opened(str(folder), RunFolder(Path()).best.name))
     if not run.folder.spec.is_file():
         raise InputError(f"{folder}: no spec.json; expected the folder of a search, such as runs/demo")
     return run
@@ -158,7 +160,7 @@ def run_search(
     Args:
         spec: the YAML file, or what it would hold, with a `name`; relative paths of a dictionary start where Python
             was started.
-        runs: folder of all runs.
+        runs: folder of all runs, or its address in a bucket.
         resume: go on with a search that was stopped.
         smoke: the whole search on tiny stand-in models; its folder is NAME-smoke.
         address: a running Ray cluster: "auto", or HOST:PORT of its head.
@@ -171,11 +173,13 @@ def run_search(
     from search.smoke import smoke_name
     from search.spec.load import load_spec, spec_from
 
-    runs, resumed = Path(runs), Path(runs) if resume and not smoke else None
+    where = Where.of(runs)
+    resumed = where if resume and not smoke else None
     checked = spec_from(spec) if isinstance(spec, Mapping) else load_spec(Path(spec), resumed=resumed)
     if search_to_the_end(checked, runs, resume=resume, smoke=smoke, address=address):
         raise SearchFailedError(f"{checked.name}: the search gave no model; what it printed says why")
-    return open_run(runs / (smoke_name(checked) if smoke else checked.name))
+    name = smoke_name(checked) if smoke else checked.name
+    return open_run(f"{where.url}/{name}" if where.url else where.folder / name)
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import InputError, first_line
-from search.paths import STAND_INS, RunFolder
+from search.paths import BENCHMARK, STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
@@ -30,20 +30,22 @@ from search.smoke import smoke_spec
 from search.spec.sections import SearchSpec
 from search.spec.space import READ
 from search.staging import Staging, locked
+from search.storage.bucket import Bucket
+from search.storage.where import Where, require_bucket
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
-from search.tune.ray_internals import dashboard_address
 from search.tune.nodes import PATIENCE_S, Nodes
 from search.tune.place import on_a_node
+from search.tune.ray_internals import dashboard_address
 from search.tune.tuner import connect, make_tuner
 from trainables.bases.families import resolve_base
-from trainables.data.prepared import load_report, read_pool
+from trainables.data.prepared import DEV_POOL, load_report, read_pool
 
 
 def search_to_the_end(
     spec: SearchSpec,
-    runs: Path,
+    runs: str | Path,
     *,
     resume: bool = False,
     smoke: bool = False,
@@ -51,21 +53,30 @@ def search_to_the_end(
 ) -> int:
     """Run the whole search of a spec. Returns the exit code: 0 done, 1 the work failed or was stopped.
 
+    Args:
+        runs: folder of all runs, or its address in a bucket.
+
     Raises:
         InputError: the data or the request for resources is wrong, or the run's folder is in use.
     """
     console = make_console()
-    require_writable(runs)
+    where = Where.of(runs)
+    require_writable(where.folder)
+    if where.url:
+        require_bucket(where.url, spec.resources.workers)
     if smoke:
         console.print(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
-        spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
+        spec = smoke_spec(spec, where.folder.resolve() / STAND_INS / spec.name)
     for config in {(config.base, config.max_length): config for config in spec.parsed_space.configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
-    folder = RunFolder((runs / spec.name).resolve())
+    folder = RunFolder(*where.run(spec.name))
     run = folder.path
-    with locked(run), Staging(spec, run, resume) as staging:
+    with ExitStack() as held:
+        held.enter_context(locked(run))
+        bucket = Bucket(folder) if folder.url else None
+        staging = held.enter_context(Staging(spec, run, resume, folder.url))
         seconds: dict[str, float] = {}
         settled = False
         with _timed(seconds, "data"):
@@ -76,13 +87,18 @@ def search_to_the_end(
             on_cluster = address is not None
             spec = staging.decide(with_gpus(staging.resources, cluster_nodes(on_cluster)))
             nodes = Nodes(spec, partial(_say, console), on_cluster, PATIENCE_S if on_cluster else 0)
-            require_shared_storage(runs)
+            if bucket is None:
+                require_shared_storage(where.folder)
             if not staging.going_on:
                 with _timed(seconds, "bases"):
                     _check_bases(spec, nodes, console)
-            staging.settle(console)
+            kept_as = staging.settle(console)
             settled = True
-            return _search(Study(run, spec, nodes.at_once()), folder, nodes, seconds, console, smoke)
+            if bucket is not None:
+                folder = bucket.settle(kept_as)
+                held.callback(bucket.push_results)
+            study = Study(run, spec, nodes.at_once(), bucket)
+            return _search(study, folder, nodes, seconds, console, smoke)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
             hint = _how_to_go_on() if settled else "The search had not begun; nothing was changed."
             console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
@@ -92,7 +108,12 @@ def search_to_the_end(
 
 
 def _search(
-    study: Study, run: RunFolder, nodes: Nodes, seconds: dict[str, float], console: Console, smoke: bool
+    study: Study,
+    run: RunFolder,
+    nodes: Nodes,
+    seconds: dict[str, float],
+    console: Console,
+    smoke: bool,
 ) -> int:
     """Trials, leaderboard, choice, merge and benchmark, report. Returns the exit code."""
     if not _run_trials(study, run, nodes, seconds, console):
@@ -108,12 +129,13 @@ def _search(
         console.print(f"[red]No trial finished.[/] {escape(why)}", highlight=False)
         return 1
     console.print(choice.reason, highlight=False)
-    benchmark = _promoted(run, study.spec, choice.row, nodes, seconds, console)
+    brings = [run.leaderboard.name, *_weights(run, rows)]
+    benchmark = _promoted(run, study.spec, choice.row, brings, nodes, seconds, console)
     if benchmark is None:
         return 1
     _say_verdict(benchmark, study.spec, choice, console, smoke)
-    print_how_to_load(run.best, console)
-    _report(run.path, console)
+    print_how_to_load(run, console)
+    _report(run, console)
     return 0
 
 
@@ -123,12 +145,18 @@ def _run_trials(study: Study, run: RunFolder, nodes: Nodes, seconds: dict[str, f
         return True
     for stale in (run.benchmark, run.leaderboard):  # of an earlier end of this search, which goes on now
         stale.unlink(missing_ok=True)
-    _announce(study.spec, run.path, nodes.at_once(), console)
+    _announce(study.spec, run.url or run.path, nodes.at_once(), console)
     if not _pooled(run, study.spec, nodes, console):
         return False
     with _timed(seconds, "trials"), LiveTable(study, console) as table:
-        make_tuner(study.spec, run.path, study, [table], nodes).fit()
+        make_tuner(study.spec, run, study, [table], nodes).fit()
     return True
+
+
+def _weights(run: RunFolder, rows: Sequence[Row]) -> list[str]:
+    """Names of the checkpoints that a candidate may be made of."""
+    folders = [run.checkpoint(row.trial, row.checkpoint) for row in rows if row.tied or row.state == "COMPLETE"]
+    return [folder.relative_to(run.path).as_posix() for folder in folders]
 
 
 def _rank(study: Study, run: RunFolder, console: Console) -> list[Row]:
@@ -180,7 +208,7 @@ def _pooled(run: RunFolder, spec: SearchSpec, nodes: Nodes, console: Console) ->
         configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
-                on_a_node(nodes, make_pool, run, configs, spec.resources.device)
+                on_a_node(nodes, make_pool, run, configs, spec.resources.device, gives=[f"{run.data.name}/{DEV_POOL}"])
         except RayError as error:
             console.print(f"[red]The dev pool could not be made:[/] {escape(cause(error))}", highlight=False)
             return False
@@ -194,7 +222,13 @@ def _pooled(run: RunFolder, spec: SearchSpec, nodes: Nodes, console: Console) ->
 
 
 def _promoted(
-    run: RunFolder, spec: SearchSpec, winner: Row, nodes: Nodes, seconds: dict[str, float], console: Console
+    run: RunFolder,
+    spec: SearchSpec,
+    winner: Row,
+    brings: Sequence[str],
+    nodes: Nodes,
+    seconds: dict[str, float],
+    console: Console,
 ) -> Benchmark | None:
     """The benchmark, made now unless it stands; None when the model could not be exported."""
     if run.benchmark.exists():
@@ -202,7 +236,16 @@ def _promoted(
     try:
         with console.status("Comparing what can be merged, then checking and benchmarking it on the test part"):
             benchmark = on_a_node(
-                nodes, finish, run, spec.name, spec.metric, asdict(winner), spec.guard.tolerance, spec.resources.device
+                nodes,
+                finish,
+                run,
+                spec.name,
+                spec.metric,
+                asdict(winner),
+                spec.guard.tolerance,
+                spec.resources.device,
+                brings=brings,
+                gives=[run.best.name, BENCHMARK],
             )
     except RayError as error:
         console.print(f"[red]No model could be exported:[/] {escape(cause(error))}")
@@ -217,18 +260,21 @@ def cause(error: RayError) -> str:
     return first_line(getattr(error, "cause", error))
 
 
-def _report(run: Path, console: Console) -> None:
+def _report(run: RunFolder, console: Console) -> None:
     """Write the report. The search is done and its model exported: whatever goes wrong here must not undo that."""
     try:
         from search.report.write import write_report
 
         with console.status("Writing the report"):
-            page = write_report(run)
+            page = write_report(run.path)
     except Exception as error:
         why = escape(f"{type(error).__name__}: {error}".splitlines()[0])
-        console.print(f"[yellow]The report was not written[/] ({why}); `embtune report {run}` tries again.")
+        console.print(
+            f"[yellow]The report was not written[/] ({why}); `embtune report {run.url or run.path}` tries again."
+        )
         return
-    console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
+    shown = f"{run.url}/{page.name}" if run.url else shown_path(page)
+    console.print(f"The report is in [bold]{escape(shown)}[/].", highlight=False)
 
 
 def _how_to_go_on() -> str:
@@ -238,7 +284,7 @@ def _how_to_go_on() -> str:
     return f"To go on: [bold]{escape(shlex.join([*program, *own, '--resume']))}[/]"
 
 
-def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:
+def _announce(spec: SearchSpec, run: str | Path, concurrent: int, console: Console) -> None:
     searched = ", ".join(dict.fromkeys(d.name for d in spec.parsed_space.searched)) or "nothing"
     console.print(
         f"[bold]{spec.name}[/]: {spec.budget.trials} trials, {concurrent} at once, sampler {spec.sampler.name}, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,18 @@ class Journal(JournalFileBackend):
     what this process believes and what the file holds may differ from then on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: Callable[[int, bytes], None] | None = None) -> None:
+        """Open the journal.
+
+        Args:
+            keep: takes the byte at which new entries begin, and these. They count once it has returned; an OSError of
+                its is a write that failed.
+        """
         for stale in path.parent.glob(f"{path.name}.lock*"):
             stale.unlink()  # of a killed search: the caller holds the run's own lock
         self.note, self._written = repair(path) if path.exists() else ("", 0)
         super().__init__(str(path))
-        self._path = path
+        self._path, self._keep = path, keep
         self._held: list[dict[str, Any]] | None = None
         self._failure: OSError | None = None
 
@@ -71,6 +77,10 @@ class Journal(JournalFileBackend):
         size = self._path.stat().st_size
         try:
             super().append_logs(logs)
+            if self._keep is not None:
+                with self._path.open("rb") as file:
+                    file.seek(size)
+                    self._keep(size, file.read())
         except OSError as error:
             self._failure = error
             os.truncate(self._path, size)

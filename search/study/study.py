@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.sections import SearchSpec
+from search.storage.bucket import Bucket
 from search.study.budget import left, spent
 from search.study.journal import Journal
 from search.study.pruners import make_pruner
@@ -61,11 +62,18 @@ def proposed_to_run(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 class Study:
     """One search's trials, proposals and verdicts. One process writes it: the driver, which holds the run's lock."""
 
-    def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1) -> None:
+    def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1, bucket: Bucket | None = None) -> None:
+        """Open the study of a run, or begin it.
+
+        Args:
+            concurrent: trials at once.
+            bucket: that the run is kept in, where its folder is a copy.
+        """
         self.spec = spec
         self.space = spec.parsed_space
         self._run, self.concurrent = run, concurrent
-        self._journal = Journal(RunFolder(run).journal)
+        self._bucket = bucket
+        self._journal = Journal(RunFolder(run).journal, bucket and bucket.add)
         self._storage = JournalStorage(self._journal)
         # A run that goes on under another name goes on with the study that it has.
         stored = optuna.get_all_study_names(self._storage)
@@ -156,6 +164,8 @@ class Study:
             return Verdict.STOP
         if rung in frozen.intermediate_values:
             return Verdict.GO_ON  # its verdict was to go on
+        if self._bucket is not None:
+            self._bucket.fetch_rung(number, record)  # which the pruner may read
         with self._journal.together():
             trial.set_user_attr(f"rung_{rung}", dict(record))
             self._study.set_user_attr("elapsed_s", round(self.hours() * 3600, 1))
@@ -167,7 +177,7 @@ class Study:
             if not stopped:
                 return Verdict.GO_ON
             self._study.tell(trial, state=TrialState.PRUNED)
-        self._tidy(record)  # it never goes on
+        self._tidy(number)  # it never goes on
         return Verdict.STOP
 
     def complete(self, number: int) -> None:
@@ -182,6 +192,8 @@ class Study:
         second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []
         with self._journal.together():
             self._study.tell(self._live[number], [value, *second])
+        if self._bucket is not None:  # the trial has tidied its node's copy
+            self._bucket.keep_best(number, self.spec.metric)
 
     def fail(self, number: int, reason: str) -> None:
         """The trial cannot go on; the search can."""
@@ -192,11 +204,13 @@ class Study:
             self._live[number].set_user_attr("failure", reason)
             self._study.tell(self._live[number], state=TrialState.FAIL)
         if frozen.last_step is not None:
-            self._tidy(frozen.user_attrs[f"rung_{frozen.last_step}"])
+            self._tidy(number)
 
-    def _tidy(self, record: Mapping[str, Any]) -> None:
-        """Keep the best rung's weights of the trial whose rung this is, in the run's folder as it is found."""
-        keep_best(RunFolder(self._run).tune / Path(record["folder"]).parent.name, self.spec.metric)
+    def _tidy(self, number: int) -> None:
+        """Keep the weights of a trial's best rung alone, in the run's folder as it is found."""
+        keep_best(RunFolder(self._run).trial(number), self.spec.metric)
+        if self._bucket is not None:
+            self._bucket.keep_best(number, self.spec.metric)
 
     def _ended(self) -> int:
         return sum(t.state.is_finished() for t in self.trials)

@@ -1,8 +1,9 @@
 """What the driver and a trial say to each other: Tune carries it as dicts, and these are their keys.
 
-The driver starts a trial with a configuration, `{NUMBER, TRIAL, AVOID}`, to which KILLS comes when the trial is tried again.
-The trial answers with reports. One for each rung holds `{RUNG, RECORD}` and the score, under the name that
-`rung_metric` gives it for Tune's logs. The last may instead hold FAILURE, HALT or BLIND, with RUNG 0: the trial ends with it.
+The driver starts a trial with a configuration, `{NUMBER, TRIAL, AVOID}`, to which KILLS comes when the trial is tried
+again. The trial answers with reports. One for each rung holds `{RUNG, RECORD}` and the score, under the name that
+`rung_metric` gives it for Tune's logs. The last may instead hold FAILURE, HALT or BLIND, with RUNG 0: the trial ends
+with it.
 """
 
 # In a configuration

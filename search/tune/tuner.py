@@ -91,7 +91,9 @@ def _require_answer(address: str) -> None:
 
 def worker_environment() -> dict[str, str]:
     """Environment of the workers."""
-    names = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN_PATH")
+    hub = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN_PATH")
+    bucket = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AZURE_STORAGE_ACCOUNT")
+    names = (*hub, *bucket)  # and nothing that is secret: anyone who sees the dashboard reads these
     return {
         "TUNE_FUNCTION_THREAD_TIMEOUT_S": THREAD_TIMEOUT_S,
         "TOKENIZERS_PARALLELISM": "false",
@@ -102,12 +104,14 @@ def worker_environment() -> dict[str, str]:
     }
 
 
-def make_tuner(spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.Callback], nodes: Nodes) -> tune.Tuner:
+def make_tuner(
+    spec: SearchSpec, run: RunFolder, study: Study, callbacks: list[tune.Callback], nodes: Nodes
+) -> tune.Tuner:
     """A Tuner for the trials that the study still has to run, as many at once as the nodes hold."""
     take_memory_kills_for_deaths()
     losses = Losses(nodes.say)
     searcher, stopper = bridge(study, nodes, losses)
-    trainable = partial(run_trial, run=str(run), metric=spec.metric, resources=spec.resources)
+    trainable = partial(run_trial, run=run, metric=spec.metric, resources=spec.resources)
     trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
     request = {"CPU": float(spec.resources.cpus), "GPU": spec.resources.gpus or 0.0}
     if spec.resources.workers > 1:
@@ -125,11 +129,11 @@ def make_tuner(spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.C
             num_samples=-1,  # the study says when it is over
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial_{trial.config[NUMBER]:04d}",
-            trial_dirname_creator=lambda trial: RunFolder(run).trial(trial.config[NUMBER]).name,
+            trial_dirname_creator=lambda trial: run.trial(trial.config[NUMBER]).name,
         ),
         run_config=tune.RunConfig(
-            name=RunFolder(run).tune.name,
-            storage_path=str(run),
+            name=run.tune.name,
+            storage_path=str(run.path),
             stop=stopper,
             callbacks=[losses, *callbacks],
             failure_config=tune.FailureConfig(max_failures=spec.resources.retries),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ray import tune
 
+from search.paths import RunFolder
 from search.spec.load import load_spec
 from search.study.study import Study
 from search.tune.nodes import Nodes
@@ -24,7 +25,7 @@ def drive(
     """Run the trials that the run's study still has to run on the Ray that is connected."""
     spec = load_spec(spec_path)
     study = Study(run, spec)
-    make_tuner(spec, run, study, list(callbacks), Nodes(spec, say, patience_s=patience_s)).fit()
+    make_tuner(spec, RunFolder(run), study, list(callbacks), Nodes(spec, say, patience_s=patience_s)).fit()
     return study
 
 

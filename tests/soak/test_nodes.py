@@ -1,4 +1,4 @@
-"""Nodes of a cluster come and go while a search runs: what each loses is made up for elsewhere, and told in one line."""
+"""Nodes of a cluster come and go while a search runs: what each loses is made up for, and told in one line."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_nodes_that_die_that_are_blind_and_that_are_taken_back_cost_a_search_not
     print("\n".join(lines))
     assert sum("trial 0: its node died; it goes on from rung 1" in line for line in lines) == 1
     (left,) = [line for line in lines if "is left alone from now on" in line]
-    assert "data is not there; expected the folder of the runs to be one that every node mounts" in left
+    assert "data is not there; expected the runs to be in a folder that every node mounts" in left
 
 
 def test_a_node_that_joins_is_used_at_once_and_one_that_died_before_the_start_is_passed_over(

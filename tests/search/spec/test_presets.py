@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 import search
-from search.plan import plan
 from search.smoke import smoke_spec
 from search.spec.load import load_spec
+from search.spec.plan import plan
 from trainables.plan.rows import plan_rows
 
 PRESETS = sorted((Path(search.__file__).parent / "presets").glob("*.yaml"))
