@@ -107,6 +107,11 @@ class Study:
         return self._journal.note
 
     @property
+    def entries(self) -> int:
+        """Of the journal: as long as their number stays, nothing has changed."""
+        return self._journal.entries
+
+    @property
     def trials(self) -> list[FrozenTrial]:
         """The trials that were proposed to run, in order."""
         return proposed_to_run(self._study.get_trials(deepcopy=False))

@@ -24,7 +24,7 @@ class Nodes:
     def __init__(
         self,
         spec: SearchSpec,
-        say: Callable[[str], None],
+        say: Callable[[str], None] = print,
         autoscaled: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
