@@ -13,22 +13,6 @@ import click
 FOLDER = click.Path(path_type=Path)
 
 
-class Run(click.ParamType):
-    """A run's folder, or its address in a bucket, of which a copy is made to be read."""
-
-    name = "folder"
-
-    def __init__(self, *needs: str) -> None:
-        self._needs = needs  # beside what is not large
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        if "://" not in str(value):
-            return Path(str(value))
-        from search.storage.bucket import opened
-
-        return opened(str(value), *self._needs)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="embtune")
 def cli() -> None:
@@ -56,30 +40,32 @@ def search(spec: Path, runs: str, base: str | None, resume: bool, smoke: bool, a
 
 
 @cli.command()
-@click.argument("run", type=Run())
+@click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="the rows as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
-def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
+def leaderboard(run: str, as_json: bool, as_csv: bool) -> None:
     """Show a run's trials, best first."""
     from search.paths import RunFolder
     from search.results import table
     from search.results.leaderboard import read_leaderboard
     from search.screen.console import make_console
+    from search.storage.bucket import opened
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
-    metric, rows = read_leaderboard(run)
+    folder = opened(run)
+    metric, rows = read_leaderboard(folder)
     if as_json:
-        click.echo(RunFolder(run).leaderboard.read_text())
+        click.echo(RunFolder(folder).leaderboard.read_text())
     elif as_csv:
         click.echo(table.as_csv(rows), nl=False)
     else:
         console = make_console()
-        console.print(table.as_table(rows, metric, title=str(run), width=console.width))
+        console.print(table.as_table(rows, metric, title=run, width=console.width))
 
 
 @cli.command()
-@click.argument("run", type=Run("best", "tune"))
+@click.argument("run")
 @click.argument("dest", type=FOLDER)
 @click.option("--trial", type=int, help="a trial's number; without it the run's best model")
 @click.option("--candidate", help="a candidate's name, as the end of the search and the report tell it")
@@ -89,7 +75,7 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
 @click.option("--force", is_flag=True, help="replace DEST")
 @click.option("--push-to-hub", "repo", metavar="REPO", help="upload DEST there too; the token is read from HF_TOKEN")
 def export(
-    run: Path,
+    run: str,
     dest: Path,
     trial: int | None,
     candidate: str | None,
@@ -101,12 +87,13 @@ def export(
 ) -> None:
     """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
     from search.results.export import export_from_run
+    from search.storage.bucket import opened
     from trainables.export.export import Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
     wanted = Form(form, precision, adapter_only)
-    export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    export_from_run(opened(run, "best", "tune"), dest, trial, candidate, None if wanted == Form() else wanted, force)
     backend = "" if form == "safetensors" else f", backend={form!r}"
     how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
     click.echo(f"{dest}: SentenceTransformer{how} loads it")
@@ -151,16 +138,17 @@ def clean(run: Path, yes: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", type=Run())
-def report(run: Path) -> None:
+@click.argument("run")
+def report(run: str) -> None:
     """Write a run's report: report.html, one page that needs no network, and plots/*.png."""
     from search.screen.console import make_console
 
     console = make_console()
     with console.status("Writing the report"):
         from search.report.write import write_report
+        from search.storage.bucket import opened
 
-        page = write_report(run)
+        page = write_report(opened(run))
     click.echo(page)
 
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
-from search.storage.mirror import WEIGHT_FILES, Mirror
+from search.storage.mirror import WEIGHT_FILES, BucketError, Mirror
 from search.storage.parts import PARTS, JournalParts
 from search.storage.where import SCHEMES, copy_of
 from trainables.training.rungs import MARKER, RESUME_FILES, SCORES
@@ -101,7 +101,7 @@ def opened(run: str, *names: str) -> Path:
         names: of what the command needs beyond what is not large: best, or tune for the weights of trials.
 
     Raises:
-        InputError: there is no run at the address.
+        InputError: there is no run at the address, or it cannot be read.
     """
     if "://" not in run:
         return Path(run)
@@ -109,13 +109,16 @@ def opened(run: str, *names: str) -> Path:
     if url.partition("://")[0] not in SCHEMES:
         raise InputError(f"{run}: expected the folder of a run, or {', '.join(f'{name}://' for name in SCHEMES)}")
     folder = RunFolder(copy_of(url).parent / ".read" / copy_of(url).name, url)
-    mirror = Mirror(url, folder.path)
-    if mirror.read(folder.spec.name) is None:
-        raise InputError(f"{run}: no {folder.spec.name} there; expected the address of a run")
-    shutil.rmtree(folder.path, ignore_errors=True)
-    _pull_light(mirror, folder)
-    if names:
-        mirror.pull(*names)
+    try:
+        mirror = Mirror(url, folder.path)
+        if mirror.read(folder.spec.name) is None:
+            raise InputError(f"{run}: no {folder.spec.name} there; expected the address of a run")
+        shutil.rmtree(folder.path, ignore_errors=True)
+        _pull_light(mirror, folder)
+        if names:
+            mirror.pull(*names)
+    except BucketError as error:
+        raise InputError(str(error)) from None
     return folder.path
 
 
