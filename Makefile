@@ -11,10 +11,10 @@ demo: .venv/demo
 setup: .venv/demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 soak: .venv/dev
-	$(BIN)/python -m pytest -m soak -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m soak -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -57,7 +57,7 @@ NO_VENV = $(1) cannot make a virtual environment (no ensurepip or venv): install
 	touch $@
 
 .venv/demo: pyproject.toml constraints.txt .venv/torch
-	$(PIP) install -q -c constraints.txt -e '.[demo]'
+	$(PIP) install -q -c constraints.txt -e '.[demo,app]'
 	touch $@
 
 .venv/dev: pyproject.toml constraints.txt .venv/torch

@@ -3,8 +3,8 @@
 A BERT of random weights is made (default: 6 layers of 512 and 60,000 words, 200 MB, most of it embeddings), then trials
 of it with adapters and with every weight trained. Each measurement has a process of its own; what is counted is how far
 its resident memory, mapped files included, rises above where it stood with everything imported and nothing loaded.
-"mix and save" is the merge; "export" the whole path, with the trained models that the check embeds texts with. Writes
-benchmarks/results/merge_memory.json.
+"mix and save" is the merge; "export" the whole path, with the trained models that the check embeds texts with; "by
+hand" what `embtune merge` does with saved models. Writes benchmarks/results/merge_memory.json.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from machine import processor
 
 from trainables.config import TrialConfig
+from trainables.export.average import merge_models
 from trainables.export.export import export_model, save_model
 from trainables.export.mix import Mix, mixed_model
 from trainables.model.build import build_model
@@ -91,6 +92,23 @@ def prepare(folder: Path, layers: int, width: int, words: int) -> int:
     return sum(parameter.numel() * 4 for parameter in encoder.model.parameters())
 
 
+def by_hand(folder: Path, count: int) -> int:
+    """The peak of averaging saved models, which are made before by another process."""
+    saved = [folder / f"saved-{number}" for number in range(count)]
+
+    def work() -> None:
+        merge_models(saved, None, folder / "mean", "")
+
+    return peak_of(work)
+
+
+def save(folder: Path, name: str, number: int) -> int:
+    """Save the trial of a mix as a model."""
+    config = TrialConfig.model_validate_json((folder / name / "config.json").read_text())
+    save_model(mixed_model(Mix.of(config, folder / name), "cpu"), folder / f"saved-{number}")
+    return 0
+
+
 def measure(folder: Path, name: str, step: str) -> int:
     """The peak of one step with one mix."""
     trials = []
@@ -126,6 +144,10 @@ def main(layers: int, width: int, words: int) -> None:
                 row[step] = round(apart(measure, folder, name, step) / size, 2)
             rows.append(row)
             print(row, flush=True)
+        for number, kind in enumerate(("qv", "full", "full2")):
+            apart(save, folder, kind, number)
+        rows.append({"mix": "three saved models", "by hand": round(apart(by_hand, folder, 3) / size, 2)})
+        print(rows[-1], flush=True)
     document = {
         "what": "peak resident memory above that of an idle process with everything imported, in model sizes",
         "limit": 2.2,

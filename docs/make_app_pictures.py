@@ -1,6 +1,6 @@
 """The pictures of docs/app.md: the page of `embtune try` over a run, in light and dark, wide and narrow.
 
-python docs/make_app_pictures.py RUN
+python -m docs.make_app_pictures RUN
 """
 
 from __future__ import annotations

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+from search.app.command import try_models
+from search.cluster import commands
+
+if TYPE_CHECKING:
+    from trainables.classification.report import LabelReport
+    from trainables.data.report import DataReport
 
 FOLDER = click.Path(path_type=Path)
 
@@ -36,7 +44,10 @@ def search(spec: Path, runs: str, base: str | None, resume: bool, smoke: bool, a
     checked = load_spec(spec, base, resumed=where if resume and not smoke else None)
     from search.run import search_to_the_end
 
-    sys.exit(search_to_the_end(checked, runs, resume=resume, smoke=smoke, address=address))
+    own = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    program = [sys.argv[0]] if Path(sys.argv[0]).name == "embtune" else [sys.executable, "-m", "search"]
+    again = shlex.join([*program, *own, "--resume"])
+    sys.exit(search_to_the_end(checked, runs, again=again, resume=resume, smoke=smoke, address=address))
 
 
 @cli.command()
@@ -44,24 +55,22 @@ def search(spec: Path, runs: str, base: str | None, resume: bool, smoke: bool, a
 @click.option("--json", "as_json", is_flag=True, help="the rows as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
 def leaderboard(run: str, as_json: bool, as_csv: bool) -> None:
-    """Show a run's trials, best first."""
-    from search.paths import RunFolder
+    """Show a run's trials, best first; those so far while it is at work or when it was stopped."""
     from search.results import table
-    from search.results.leaderboard import read_leaderboard
+    from search.results.so_far import ranking
     from search.screen.console import make_console
     from search.storage.bucket import opened
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
-    folder = opened(run)
-    metric, rows = read_leaderboard(folder)
+    found = ranking(opened(run))
     if as_json:
-        click.echo(RunFolder(folder).leaderboard.read_text())
+        click.echo(found.as_json())
     elif as_csv:
-        click.echo(table.as_csv(rows), nl=False)
+        click.echo(table.as_csv(found.rows), nl=False)
     else:
         console = make_console()
-        console.print(table.as_table(rows, metric, title=run, width=console.width))
+        console.print(table.as_table(found.rows, found.metric, title=f"{run}{found.title}", width=console.width))
 
 
 @cli.command()
@@ -85,18 +94,33 @@ def export(
     force: bool,
     repo: str | None,
 ) -> None:
-    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST)."""
+    """Write a run's best (or chosen) model to DEST, for SentenceTransformer(DEST).
+
+    While the search is at work, or was stopped, the best of its complete trials so far.
+    """
     from search.results.export import export_from_run
+    from search.results.so_far import best_so_far
+    from search.spec.record import classifies
     from search.storage.bucket import opened
     from trainables.export.export import Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
     wanted = Form(form, precision, adapter_only)
-    export_from_run(opened(run, "best", "tune"), dest, trial, candidate, None if wanted == Form() else wanted, force)
-    backend = "" if form == "safetensors" else f", backend={form!r}"
-    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r}{backend})"
-    click.echo(f"{dest}: SentenceTransformer{how} loads it")
+    folder = opened(run, "best", "tune")
+    if trial is None and candidate is None and (trial := best_so_far(folder)) is not None:
+        click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
+    found = export_from_run(folder, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r})"
+    loader = "CrossEncoder" if classifies(folder) else "SentenceTransformer"
+    click.echo(f"{dest}: {loader}{how} loads it")
+    if form != "safetensors":
+        from trainables.export.backends import FILES
+
+        loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
+        click.echo(f"{dest / FILES[form]}: for {loaders}")
+    if found is not None and getattr(found, "on_dev", ""):
+        click.echo(found.on_dev)
     if repo is not None:
         from trainables.export.upload import push_to_hub
 
@@ -167,7 +191,8 @@ def plan(spec: Path, base: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--task", "tasks", multiple=True, help="BEIR folder or .jsonl file of pairs; may be repeated")
 @click.option("--mteb", multiple=True, help="an MTEB retrieval task by name; may be repeated; needs the extra [mteb]")
-@click.option("--model", "models", multiple=True, required=True, help="hub id, model folder or run; may be repeated")
+@click.option("--model", "models", multiple=True, help="hub id, model folder or run; may be repeated")
+@click.option("--all-bases", is_flag=True, help="every known base too, with sizes and encoding speed")
 @click.option("--split", help="of the tasks; without it test where there is one, else dev, else train")
 @click.option("--metric", default="ndcg@10", show_default=True, help="what rows are sorted by and compared on")
 @click.option(
@@ -193,6 +218,7 @@ def benchmark(
     tasks: tuple[str, ...],
     mteb: tuple[str, ...],
     models: tuple[str, ...],
+    all_bases: bool,
     split: str | None,
     metric: str,
     protocols: tuple[Literal["concept", "definition"], ...],
@@ -210,10 +236,13 @@ def benchmark(
     from evaluation.benchmark.judge import Judge
     from evaluation.benchmark.run import run_benchmark
     from search.screen.console import make_console
+    from trainables.bases.known import FAMILIES
     from trainables.export.merge import base_model
 
     if as_json + as_csv + as_markdown > 1:
         raise click.UsageError("--json, --csv and --markdown: expected one of them")
+    if not models and not all_bases:
+        raise click.UsageError("no model to benchmark, expected --model or --all-bases")
     console = make_console()
     plain = as_json or as_csv or as_markdown
     table = run_benchmark(
@@ -229,6 +258,8 @@ def benchmark(
         output=output,
         load=base_model,
         progress=not plain and console.is_terminal,
+        bases=[family.base for family in FAMILIES] if all_bases else (),
+        sizes=all_bases,
     )
     if plain:
         click.echo(table.json() if as_json else table.csv() if as_csv else table.markdown())
@@ -239,63 +270,23 @@ def benchmark(
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
-@cli.command(name="try")
-@click.argument("run", type=FOLDER)
-@click.option("--corpus", type=FOLDER, help="BEIR folder or .jsonl file of passages; without it the run's own")
-@click.option("--model", "models", multiple=True, help="one more model, at most two; hub id, model folder or run")
-@click.option(
-    "--language",
-    "languages",
-    multiple=True,
-    default=("fr", "en"),
-    show_default=True,
-    help="of questions; first the corpus's",
-)
-@click.option("--translate", help="Marian model (opus-mt) that translates other languages; hub id or folder")
-@click.option("--log", type=FOLDER, help="SQLite file that keeps questions and thumbs; without it nothing is kept")
-@click.option(
-    "--llm", help="URL of an OpenAI-compatible endpoint that answers from the passages; its key: OPENAI_API_KEY"
-)
-@click.option("--llm-model", help="that the endpoint is asked for; without it the only one that it has")
-@click.option("--host", help="address to listen on, with a token; without it localhost, for this machine alone")
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one")
-def try_models(
-    run: Path,
-    corpus: Path | None,
-    models: tuple[str, ...],
-    languages: tuple[str, ...],
-    translate: str | None,
-    log: Path | None,
-    llm: str | None,
-    llm_model: str | None,
-    host: str | None,
-    port: int,
-) -> None:
-    """Serve a page that asks a run's base and best model the same question. Needs the extra [app]."""
-    try:
-        from search.app.server import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("search", "evaluation", "trainables"):
-            raise
-        from evaluation.errors import InputError
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def bases(name: str | None, as_json: bool) -> None:
+    """Show what is known of base models; of one (hub id or folder), all that is resolved and from where."""
+    from search.screen.bases import show_bases
+    from search.screen.console import make_console
 
-        raise InputError(
-            f"embtune try: no package {error.name}, expected the extra: pip install 'embtune[app]'"
-        ) from None
+    show_bases(name, as_json, make_console())
 
-    serve(
-        run,
-        corpus=corpus,
-        models=models,
-        host=host,
-        port=port,
-        languages=languages,
-        translate=translate,
-        log=log,
-        llm=llm,
-        llm_model=llm_model,
-        say=click.echo,
-    )
+
+cli.add_command(try_models)
+for _command in (
+    *(commands.submit, commands.jobs, commands.status, commands.logs),
+    *(commands.watch, commands.stop),
+):
+    cli.add_command(_command)
 
 
 @cli.group()
@@ -311,13 +302,14 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
     """Show what is wrong with the data, row by row. Exit code 1 when it cannot be used."""
     from search.screen.console import make_console
     from search.spec.load import load_spec
+    from search.spec.task_data import check_data, print_data
     from trainables.check.check import check_file
-    from trainables.check.view import print_report
 
     if not file.exists():
         from evaluation.errors import InputError
 
         raise InputError(f"{file}: no such file; expected .jsonl, .json, .csv, .tsv, .parquet or a folder")
+    report: DataReport | LabelReport
     if spec is None:
         report = check_file(file.resolve())
     else:
@@ -325,62 +317,12 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
 
         loaded = load_spec(spec)
         tokens = token_counts(next(loaded.parsed_space.configs()))
-        earlier = loaded.earlier_data
-        report = check_file(file.resolve(), loaded.data, seed=loaded.seed, earlier=earlier, tokens=tokens)
+        report = check_data(loaded, tokens, source=file.resolve())
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
-        print_report(report, make_console())
+        print_data(report, make_console())
     sys.exit(0 if report.unusable is None else 1)
-
-
-ADDRESS = click.option("--address", required=True, help="the cluster's dashboard, such as http://HEAD:8265")
-
-
-@cli.command()
-@click.argument("spec", type=FOLDER)
-@ADDRESS
-@click.option("--runs", type=FOLDER, default=Path("/mnt/runs"), show_default=True, help="folder that all nodes see")
-def submit(spec: Path, address: str, runs: Path) -> None:
-    """Run a search as a job of a Ray cluster; the spec's folder goes along."""
-    from search.jobs import submit as submit_job
-
-    job = submit_job(spec, address, runs)
-    click.echo(f"{job}\n  embtune status {job} --address {address}\n  embtune logs {job} --address {address}")
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def status(job: str, address: str) -> None:
-    """Say how a submitted search stands."""
-    from search.jobs import details
-
-    found = details(address, job)
-    click.echo(f"{found.status}: {found.message}" if found.message else str(found.status))
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def logs(job: str, address: str) -> None:
-    """Print what a submitted search has printed so far."""
-    from search.jobs import client, details
-
-    details(address, job)
-    click.echo(client(address).get_job_logs(job), nl=False)
-
-
-@cli.command()
-@click.argument("job")
-@ADDRESS
-def stop(job: str, address: str) -> None:
-    """Stop a submitted search; submitting it again goes on with it."""
-    from search.jobs import client, details
-
-    details(address, job)
-    stopping = client(address).stop_job(job)
-    click.echo("stopping" if stopping else "it had ended already")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

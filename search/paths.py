@@ -11,6 +11,7 @@ from typing import Literal
 Model = Literal["base", "best"]
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
 BENCHMARK = "benchmark"  # folder in a run: scores of its benchmark, query by query
+BASES = ".bases"  # folder beside the runs: bases that came with a spec to a cluster
 MODELS: tuple[Model, ...] = ("base", "best")  # that a benchmark holds against each other
 
 
@@ -91,6 +92,10 @@ class RunFolder:
     def best(self) -> Path:
         """The exported model."""
         return self.path / "best"
+
+    def beside_best(self) -> tuple[Path, Path]:
+        """Where the next best model is made, and where the last one waits until it is there."""
+        return self.path / ".best.new", self.path / ".best.old"
 
     @property
     def report(self) -> Path:

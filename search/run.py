@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +15,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.errors import InputError, first_line
-from search.paths import BENCHMARK, STAND_INS, RunFolder
+from search.cluster.shared_bases import share_bases
+from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import Choice, choose, mark_tied
+from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
-from search.results.promote import check_bases, finish, make_pool
+from search.results.promote import check_bases, make_pool, promote
 from search.results.table import as_table
 from search.screen.console import make_console
+from search.screen.labels import label_verdict, print_how_to_load_labels, print_labels
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
-from search.smoke import smoke_spec
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
+from search.spec.smoke import smoke_spec
 from search.spec.space import READ
 from search.staging import Staging, locked
 from search.storage.bucket import Bucket
@@ -37,9 +38,13 @@ from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpu
 from search.tune.disk import require_writable
 from search.tune.nodes import PATIENCE_S, Nodes
 from search.tune.place import on_a_node
-from search.tune.ray_internals import dashboard_address
+from search.tune.ray_internals import dashboard_address, dashboard_asks_for_token, submitted_as
 from search.tune.tuner import connect, make_tuner
+from search.watch.closing import log_end
+from search.watch.loggers import require_loggers
+from search.watch.watchers import watchers
 from trainables.bases.families import resolve_base
+from trainables.classification.config import TextColumns
 from trainables.data.prepared import DEV_POOL, load_report, read_pool
 
 
@@ -47,6 +52,7 @@ def search_to_the_end(
     spec: SearchSpec,
     runs: str | Path,
     *,
+    again: str,
     resume: bool = False,
     smoke: bool = False,
     address: str | None = None,
@@ -54,13 +60,19 @@ def search_to_the_end(
     """Run the whole search of a spec. Returns the exit code: 0 done, 1 the work failed or was stopped.
 
     Args:
+        spec: of the search.
         runs: folder of all runs, or its address in a bucket.
+        again: what to type to go on after a stop.
+        resume: go on with a search that was stopped.
+        smoke: the whole search on tiny stand-in models; its folder is NAME-smoke.
+        address: a running Ray cluster: "auto", or HOST:PORT of its head.
 
     Raises:
         InputError: the data or the request for resources is wrong, or the run's folder is in use.
     """
     console = make_console()
     where = Where.of(runs)
+    require_loggers(spec)
     require_writable(where.folder)
     if where.url:
         require_bucket(where.url, spec.resources.workers)
@@ -69,6 +81,10 @@ def search_to_the_end(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
         spec = smoke_spec(spec, where.folder.resolve() / STAND_INS / spec.name)
+    if address is not None and where.url:
+        _refuse_what_other_nodes_lack(spec, where.url, smoke)
+    elif address is not None:
+        spec = share_bases(spec, where.folder)
     for config in {(config.base, config.max_length): config for config in spec.parsed_space.configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
     folder = RunFolder(*where.run(spec.name))
@@ -98,13 +114,26 @@ def search_to_the_end(
                 folder = bucket.settle(kept_as)
                 held.callback(bucket.push_results)
             study = Study(run, spec, nodes.at_once(), bucket)
-            return _search(study, folder, nodes, seconds, console, smoke)
+            return _search(study, folder, nodes, seconds, console, smoke, again)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
-            hint = _how_to_go_on() if settled else "The search had not begun; nothing was changed."
+            hint = _how_to_go_on(again) if settled else "The search had not begun; nothing was changed."
             console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
             return 1
         finally:
             ray.shutdown()
+
+
+def _refuse_what_other_nodes_lack(spec: SearchSpec, url: str, smoke: bool) -> None:
+    """Bases are in no bucket.
+
+    Raises:
+        InputError: the spec's lie beside it, or are stand-ins that are made on this machine.
+    """
+    if smoke or spec.local_bases or spec.continue_from is not None:
+        what = "stand-ins of --smoke" if smoke else "bases beside the spec"
+        raise InputError(
+            f"--runs {url}: {what} lie on this machine alone; expected a folder that every node sees, or hub ids"
+        )
 
 
 def _search(
@@ -114,13 +143,14 @@ def _search(
     seconds: dict[str, float],
     console: Console,
     smoke: bool,
+    again: str,
 ) -> int:
     """Trials, leaderboard, choice, merge and benchmark, report. Returns the exit code."""
     if not _run_trials(study, run, nodes, seconds, console):
         return 1
     rows = _rank(study, run, console)
     if study.unfinished() or not study.exhausted():
-        _say_stopped(study, rows, console)
+        _say_stopped(study, rows, console, again)
         return 1
     console.print(f"The search ended: {study.exhausted()}. {savings(rows)}", highlight=False)
     choice = choose(rows)
@@ -129,13 +159,19 @@ def _search(
         console.print(f"[red]No trial finished.[/] {escape(why)}", highlight=False)
         return 1
     console.print(choice.reason, highlight=False)
-    brings = [run.leaderboard.name, *_weights(run, rows)]
-    benchmark = _promoted(run, study.spec, choice.row, brings, nodes, seconds, console)
+    benchmark = _promoted(run, study.spec, choice.row, nodes, seconds, console)
     if benchmark is None:
         return 1
-    _say_verdict(benchmark, study.spec, choice, console, smoke)
-    print_how_to_load(run, console)
+    if isinstance(benchmark, ClassifierBenchmark):
+        print_labels(benchmark, console, None if smoke else label_verdict(benchmark))
+        columns = study.spec.data.columns
+        pairs = isinstance(columns, TextColumns) and columns.text_pair is not None
+        print_how_to_load_labels(run.best, pairs, console)
+    else:
+        _say_verdict(benchmark, study.spec, choice, console, smoke)
+        print_how_to_load(run, console)
     _report(run, console)
+    _log_end(study.spec, run, benchmark, console)
     return 0
 
 
@@ -149,14 +185,8 @@ def _run_trials(study: Study, run: RunFolder, nodes: Nodes, seconds: dict[str, f
     if not _pooled(run, study.spec, nodes, console):
         return False
     with _timed(seconds, "trials"), LiveTable(study, console) as table:
-        make_tuner(study.spec, run, study, [table], nodes).fit()
+        make_tuner(study.spec, run, study, [table, *watchers(study, run)], nodes).fit()
     return True
-
-
-def _weights(run: RunFolder, rows: Sequence[Row]) -> list[str]:
-    """Names of the checkpoints that a candidate may be made of."""
-    folders = [run.checkpoint(row.trial, row.checkpoint) for row in rows if row.tied or row.state == "COMPLETE"]
-    return [folder.relative_to(run.path).as_posix() for folder in folders]
 
 
 def _rank(study: Study, run: RunFolder, console: Console) -> list[Row]:
@@ -168,10 +198,10 @@ def _rank(study: Study, run: RunFolder, console: Console) -> list[Row]:
     return rows
 
 
-def _say_stopped(study: Study, rows: Sequence[Row], console: Console) -> None:
+def _say_stopped(study: Study, rows: Sequence[Row], console: Console, again: str) -> None:
     ended = sum(row.state != "RUNNING" for row in rows)
     console.print(
-        f"[yellow]Stopped[/] after {ended} of {study.spec.budget.trials} trials. {_how_to_go_on()}",
+        f"[yellow]Stopped[/] after {ended} of {study.spec.budget.trials} trials. {_how_to_go_on(again)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -204,6 +234,8 @@ def _check_bases(spec: SearchSpec, nodes: Nodes, console: Console) -> None:
 
 def _pooled(run: RunFolder, spec: SearchSpec, nodes: Nodes, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
+    if isinstance(spec, ClassificationSpec):
+        return True
     if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
         configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs()]
         try:
@@ -222,31 +254,14 @@ def _pooled(run: RunFolder, spec: SearchSpec, nodes: Nodes, console: Console) ->
 
 
 def _promoted(
-    run: RunFolder,
-    spec: SearchSpec,
-    winner: Row,
-    brings: Sequence[str],
-    nodes: Nodes,
-    seconds: dict[str, float],
-    console: Console,
-) -> Benchmark | None:
+    run: RunFolder, spec: SearchSpec, winner: Row, nodes: Nodes, seconds: dict[str, float], console: Console
+) -> Benchmark | ClassifierBenchmark | None:
     """The benchmark, made now unless it stands; None when the model could not be exported."""
     if run.benchmark.exists():
-        return Benchmark.read(run.benchmark)
+        return read_end(run.benchmark)
     try:
         with console.status("Comparing what can be merged, then checking and benchmarking it on the test part"):
-            benchmark = on_a_node(
-                nodes,
-                finish,
-                run,
-                spec.name,
-                spec.metric,
-                asdict(winner),
-                spec.guard.tolerance,
-                spec.resources.device,
-                brings=brings,
-                gives=[run.best.name, BENCHMARK],
-            )
+            benchmark = promote(nodes, run, spec, winner)
     except RayError as error:
         console.print(f"[red]No model could be exported:[/] {escape(cause(error))}")
         return None
@@ -277,11 +292,17 @@ def _report(run: RunFolder, console: Console) -> None:
     console.print(f"The report is in [bold]{escape(shown)}[/].", highlight=False)
 
 
-def _how_to_go_on() -> str:
-    """What to type after a stop."""
-    own = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    program = [sys.argv[0]] if Path(sys.argv[0]).name == "embtune" else [sys.executable, "-m", "search"]
-    return f"To go on: [bold]{escape(shlex.join([*program, *own, '--resume']))}[/]"
+def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark, console: Console) -> None:
+    """Tell the trackers. As with the report, what goes wrong here must not undo the search."""
+    try:
+        log_end(spec, run, benchmark)
+    except Exception as error:
+        why = escape(f"{type(error).__name__}: {first_line(error)}")
+        console.print(f"[yellow]The benchmark was not logged to {', '.join(spec.logging)}[/] ({why})")
+
+
+def _how_to_go_on(again: str) -> str:
+    return "To go on, submit the same spec again." if submitted_as() else f"To go on: [bold]{escape(again)}[/]"
 
 
 def _announce(spec: SearchSpec, run: str | Path, concurrent: int, console: Console) -> None:
@@ -295,7 +316,9 @@ def _announce(spec: SearchSpec, run: str | Path, concurrent: int, console: Conso
     if gpus and not spec.resources.gpus:
         console.print(f"[yellow]The cluster has {gpus:g} GPUs, and trials ask for none[/] (resources: {{gpus: 1}})")
     dashboard = dashboard_address()
-    console.print(f"run folder {run}" + (f", dashboard http://{dashboard}" if dashboard else ""), style="dim")
+    token = " (it asks for a token: `ray get-auth-token` prints it)" if dashboard_asks_for_token() else ""
+    link = f", dashboard http://{dashboard}{token}" if dashboard else ""
+    console.print(f"run folder {run}{link}", style="dim", soft_wrap=True)
 
 
 def _say(console: Console, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Literal
 import pytest
 import torch
 
-from trainables.bases import architectures
+from trainables.bases import figures
 from trainables.config import TrialConfig
 from trainables.model.stand_ins import make_encoder, make_stand_in
 
@@ -26,10 +27,10 @@ BASES = {
     "deberta-v2": "almanach/camemberta-base",
 }
 FIGURES = {
-    "xlm-roberta": architectures.XLMR_BASE,
-    "bert": architectures.E5_SMALL,
-    "camembert": architectures.CAMEMBERT_BASE,
-    "deberta-v2": architectures.CAMEMBERTA_BASE,
+    "xlm-roberta": figures.XLMR_BASE,
+    "bert": figures.E5_SMALL,
+    "camembert": figures.CAMEMBERT_BASE,
+    "deberta-v2": figures.CAMEMBERTA_BASE,
 }
 TEXTS = (
     "Le SG est le Secrétariat général, qui coordonne les services du ministère.",
@@ -46,7 +47,11 @@ TinyBase = Callable[..., Path]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One Ray token before the first Ray starts: two that start at once on a new machine would each write one."""
+    """What Ray finds: its workers as any other process, for Ray's niceness of 15 would have a search wait until the
+    tests beside it end; and one token before the first Ray starts, for two that start at once on a new machine would
+    each write one.
+    """
+    os.environ.update(RAY_worker_niceness="0")
     if not hasattr(config, "workerinput") and not (Path.home() / ".ray" / "auth_token").exists():
         command = [str(Path(sys.executable).parent / "ray"), "get-auth-token", "--generate"]
         subprocess.run(command, check=True, capture_output=True)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from evaluation.errors import InputError
 
-Role = Literal["q", "k", "v", "o", "ffn"]
-ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn")
+Role = Literal["q", "k", "v", "qkv", "o", "ffn"]
+ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn")  # what can be asked for; qkv is what some architectures have
 _WORDS: dict[str, tuple[Role, ...]] = {"ffn": ("ffn",), "attention": ("q", "k", "v", "o"), "all-linear": ROLES}
 
 

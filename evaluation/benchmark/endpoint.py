@@ -35,7 +35,7 @@ class Endpoint:
 
         Args:
             url: of the endpoint.
-            model: to ask; none: the one that the endpoint has.
+            model: to ask; None: the one that the endpoint has.
 
         Raises:
             InputError: not a URL, no answer, several models and none named.

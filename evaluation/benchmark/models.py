@@ -22,6 +22,7 @@ class ModelEntry:
         base: hub id or folder of the model that it was fine-tuned from; None: not known to be fine-tuned.
         revision: of a hub id; None: its default branch.
         base_revision: of the base.
+        optional: left out with a note where it cannot be had.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ModelEntry:
     base: str | None = None
     revision: str | None = None
     base_revision: str | None = None
+    optional: bool = False
 
 
 def resolve_model(name: str) -> ModelEntry:

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
@@ -13,7 +14,8 @@ from evaluation.benchmark.details import model_details
 from evaluation.benchmark.judge import QUESTIONS, Judge
 from evaluation.benchmark.models import ModelEntry, load_model, resolve_model, same_model, saved_prompts
 from evaluation.benchmark.mteb_tasks import load_mteb
-from evaluation.benchmark.table import BenchmarkTable, ModelRow
+from evaluation.benchmark.speed import measure_speed
+from evaluation.benchmark.table import SPEED_TOKENS, BenchmarkTable, ModelRow
 from evaluation.benchmark.task_files import load_tasks
 from evaluation.compare import Comparison, compare, holm
 from evaluation.embedding_cache import EmbeddingCache
@@ -41,6 +43,8 @@ def run_benchmark(
     load: Loader = load_model,
     output: Path | None = None,
     progress: bool = False,
+    bases: Sequence[str] = (),
+    sizes: bool = False,
 ) -> BenchmarkTable:
     """What `embtune benchmark` does: read the tasks, resolve the models, benchmark them, write the table.
 
@@ -51,7 +55,8 @@ def run_benchmark(
         split: of the tasks; None: test where there is one, else dev, validation, train.
         protocols: of files of pairs.
         output: folder for benchmark.json, benchmark.csv and benchmark.md; None: nothing is written.
-        metric, metrics, details, judge, batch_size, cache, load, progress: see `benchmark`.
+        bases: models that are benchmarked too, each left out with a note where it cannot be had.
+        metric, metrics, details, judge, batch_size, cache, load, progress, sizes: see `benchmark`.
 
     Raises:
         InputError: no task, no model, or what is wrong with one of them.
@@ -59,6 +64,7 @@ def run_benchmark(
     if not task_paths and not mteb:
         raise InputError("no task to benchmark on, expected a BEIR folder, a .jsonl file of pairs or an MTEB task")
     entries = [resolve_model(name) for name in models]
+    entries += [ModelEntry(name, name, optional=True) for name in bases if name not in models]
     tasks = [task for path in task_paths for task in load_tasks(path, split, protocols)]
     tasks += [task for name in mteb for task in load_mteb(name)]
     table = benchmark(
@@ -72,6 +78,7 @@ def run_benchmark(
         cache=cache,
         load=load,
         progress=progress,
+        sizes=sizes,
     )
     if output is not None:
         table.write(output)
@@ -90,6 +97,7 @@ def benchmark(
     cache: Path | None = None,
     load: Loader = load_model,
     progress: bool = False,
+    sizes: bool = False,
 ) -> BenchmarkTable:
     """Score every model on every task, one model in memory at a time, and compare each with its base.
 
@@ -108,6 +116,7 @@ def benchmark(
         cache: folder of embeddings that are kept on disk; None: nothing is kept.
         load: location, revision -> model; search hands in the loader that knows the families' prompts.
         progress: show a bar for each encoding.
+        sizes: also count each model's parameters and time its encoding of the first task's passages.
 
     Returns:
         T x (M + added bases) rows: tasks in their order, the best model of each first. P-values are corrected over all
@@ -134,6 +143,7 @@ def benchmark(
             continue
         lengths[entry.name] = model.max_seq_length
         kept = EmbeddingCache.of(model, cache) if cache is not None else None
+        size = _size(model, tasks[0], batch_size) if sizes else {}
         for task in tasks:
             embeddings = embed_task(model, task, batch_size, kept, progress)
             found = score_embeddings(embeddings, metrics)
@@ -141,10 +151,13 @@ def benchmark(
             extra = model_details(model, embeddings, metric, batch_size) if details else None
             if judge is not None:
                 extra = {**(extra or {}), "judged": judge.judged(task, found)}
-            rows.append(_row(entry, task, found, metric, embeddings.queries_QD.shape[1], extra))
+            row = _row(entry, task, found, metric, embeddings.queries_QD.shape[1], extra)
+            rows.append(replace(row, **size))
         del model
         gc.collect()  # its memory is free before the next one is loaded
 
+    if not rows:
+        raise InputError("no model to benchmark could be had: " + "; ".join(notes))
     if judge is not None:
         notes.append(f"{judge.endpoint.model} judged contexts, of at most {QUESTIONS} questions of each task")
     if judge is not None and judge.unread:
@@ -182,10 +195,13 @@ def _base_name(model: ModelEntry, entries: Sequence[ModelEntry]) -> str | None:
 
 
 def _load(entry: ModelEntry, named: Sequence[ModelEntry], load: Loader, notes: list[str]) -> SentenceTransformer | None:
-    """Load a model; a base that nobody named and that cannot be had becomes a note, not an error."""
+    """Load a model; one that is optional, or a base that nobody named, becomes a note where it cannot be had."""
     try:
         model = load(entry.location, entry.revision)
     except InputError as error:
+        if entry.optional:
+            notes.append(f"left out {entry.name}: {error}")
+            return None
         if entry in named:
             raise
         notes.append(f"no comparison with base {entry.name}: {error}")
@@ -194,6 +210,13 @@ def _load(entry: ModelEntry, named: Sequence[ModelEntry], load: Loader, notes: l
         if tuned.base is not None and same_model(tuned.base, entry.location):
             _align(model, entry, tuned, notes)
     return model
+
+
+def _size(model: SentenceTransformer, task: RetrievalTask, batch_size: int) -> dict[str, Any]:
+    """A row's parameters and speed."""
+    (speed,) = measure_speed(model, list(task.corpus.values()), (SPEED_TOKENS,), batch_size) or (None,)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "texts_per_second": speed.texts_per_second if speed else None}
 
 
 def _align(model: SentenceTransformer, base: ModelEntry, tuned: ModelEntry, notes: list[str]) -> None:

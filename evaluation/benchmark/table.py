@@ -18,6 +18,7 @@ from evaluation.compare import Comparison
 from evaluation.files import write_whole
 from evaluation.retrieval import Scores
 
+SPEED_TOKENS = 64  # of the passages whose encoding is timed for the table
 WIDE = 170  # terminal columns that the table fills with all of its metrics
 
 
@@ -36,6 +37,8 @@ class ModelRow:
         comparison: with the base on the table's metric; None: no base, or it could not be had.
         p_holm: the comparison's p-value, corrected over the table.
         details: what evaluation.benchmark.details adds.
+        parameters: of the model; None: not counted.
+        texts_per_second: of SPEED_TOKENS tokens, encoded in full batches on this machine; None: not measured.
     """
 
     task: str
@@ -50,6 +53,8 @@ class ModelRow:
     comparison: Comparison | None = None
     p_holm: float | None = None
     details: Mapping[str, Any] | None = None
+    parameters: int | None = None
+    texts_per_second: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what is not known is null."""
@@ -71,6 +76,8 @@ class ModelRow:
             "p_value": c.p_value if c else None,
             "p_holm": self.p_holm,
             "details": self.details,
+            "parameters": self.parameters,
+            "texts_per_second": self.texts_per_second,
         }
 
 
@@ -166,9 +173,22 @@ class BenchmarkTable:
     def _others(self) -> list[str]:
         return [name for name in (self.rows[0].scores if self.rows else ()) if name != self.metric]
 
+    def _sized(self) -> bool:
+        """Whether the table has columns of sizes and speeds."""
+        return any(row.texts_per_second is not None for row in self.rows)
+
+    @staticmethod
+    def _size(row: ModelRow) -> list[str]:
+        speed = row.texts_per_second
+        return [
+            "" if row.parameters is None else f"{row.parameters:,}",
+            "" if speed is None else f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}",
+        ]
+
     def _head(self, others: bool = True) -> list[str]:
         names = self._others() if others else []
-        return ["task", "model", self.metric, *names, "base", "difference (95 % interval)", "p (Holm)"]
+        sizes = ["parameters", "texts/s"] if self._sized() else []
+        return ["task", "model", self.metric, *names, *sizes, "base", "difference (95 % interval)", "p (Holm)"]
 
     def _cells(self, row: ModelRow, others: bool = True) -> list[str]:
         c = row.comparison
@@ -177,6 +197,7 @@ class BenchmarkTable:
             row.model,
             f"{row.score:.4f} ± {row.standard_error:.4f}",
             *(f"{row.scores[name]:.4f}" for name in self._others() if others),
+            *(self._size(row) if self._sized() else ()),
             f"{c.base:.4f} {row.base}" if c else (row.base or ""),
             f"{c.difference:+.4f} ({c.low:+.4f} to {c.high:+.4f})" if c else "",
             f"{row.p_holm:.4f}" if row.p_holm is not None else "",
@@ -186,6 +207,7 @@ class BenchmarkTable:
         return (
             f"{self.metric} ± its standard error; intervals and p-values resample concepts, "
             "p-values are corrected over the table (Holm)"
+            + (f"; texts/s: passages of {SPEED_TOKENS} tokens on this machine" if self._sized() else "")
         )
 
 

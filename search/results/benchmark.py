@@ -112,11 +112,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that could have been exported: a trial, an average of several, or part of the way to one.
+    """A model that could have been exported: a trial, an average of several or of its rungs, or part of the way to one.
 
     Attributes:
         name: as `embtune export --candidate` takes it.
-        members: the trials that are averaged; of one alone, it.
+        members: what is averaged: trials, or rungs of one; of one alone, it.
         strength: 0 is the base, 1 the average.
         dev: the searched metric on the search's dev task, merged and in float32.
         guard: the searched metric on the guard.
@@ -124,6 +124,8 @@ class Candidate:
         dev_gain, guard_gain: this candidate against the best single trial; null for that one, and where dev has a
             single concept.
         same_base: whether its base is the best single trial's.
+        old_loss: this candidate against its base on the test part of the run that this one continues; null where it
+            continues none, or where that part has a single concept.
     """
 
     name: str
@@ -135,11 +137,23 @@ class Candidate:
     dev_gain: Comparison | None = None
     guard_gain: Comparison | None = None
     same_base: bool = True
+    old_loss: Comparison | None = None
+
+    @property
+    def trials(self) -> tuple[int, ...]:
+        """The numbers of its trials, each once."""
+        return tuple(dict.fromkeys(share.trial for share in self.members))
 
     @property
     def lost(self) -> float:
-        """Base minus candidate on the guard."""
-        return -self.loss.difference
+        """Base minus candidate on the guard or, where it loses more there, on the earlier run's test part."""
+        return -min(c.difference for c in (self.loss, self.old_loss) if c is not None)
+
+    @property
+    def lost_on(self) -> str:
+        """Where it loses that."""
+        old = self.old_loss is not None and self.old_loss.difference < self.loss.difference
+        return "the earlier run's test part" if old else "the guard"
 
 
 @dataclass(frozen=True)

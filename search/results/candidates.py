@@ -1,8 +1,9 @@
-"""What could be exported beside the best trial: averages of tied trials, and parts of the way from the base to the
-winner. All are made from weights that are there, merged in float32, and compared on dev and on the guard.
+"""What could be exported beside the best trial: averages of tied trials, the average of its own last rungs, and parts
+of the way from the base to the winner. All are made from weights that are there, merged in float32, and compared on dev
+and on the guard.
 
-Greedy and uniform soups: arXiv 2203.05482; strengths: arXiv 2311.13534. What is averaged are merged weights
-(trainables/export/mix.py), so that ranks, targets and methods mix.
+Greedy and uniform soups: arXiv 2203.05482; the last weights of one training: arXiv 2209.14981; strengths: arXiv
+2311.13534. What is averaged are merged weights (trainables/export/mix.py), so that ranks, targets and methods mix.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.compare import Comparison, compare
@@ -23,8 +25,8 @@ from search.results.leaderboard import Row
 from search.results.pick import pick, winner
 from search.results.table import shown
 from trainables.config import TrialConfig
-from trainables.data.prepared import load_dev
-from trainables.training.rungs import ADAPTER, WEIGHTS
+from trainables.data.prepared import OLD_TEST, load_dev, load_task
+from trainables.training.rungs import ADAPTER, WEIGHTS, adapters_of_last
 
 if TYPE_CHECKING:
     from trainables.export.mix import Mix
@@ -57,12 +59,24 @@ def compare_candidates(
         rows: the leaderboard, ties marked.
         best: the best single trial.
         tolerance: loss on the guard that is accepted.
-        device: of the models; null: the first GPU, else the CPU.
+        device: of the models; None: the first GPU, else the CPU.
 
     Raises:
         InputError: weights of the best trial that cannot be read.
     """
     judge = _Judge(run, rows, metric, device)
+    gc.freeze()  # the collections after each model need not look through everything that was imported
+    try:
+        _fill(judge, run, rows, best)
+    finally:
+        gc.unfreeze()
+    picked = pick(judge.candidates, tolerance)
+    part = judge.guard_part(picked.candidate)
+    return Compared(tuple(judge.candidates), picked.candidate, Guard(tolerance, picked.within, picked.reason, part))
+
+
+def _fill(judge: _Judge, run: RunFolder, rows: Sequence[Row], best: Row) -> None:
+    """Make and score the candidates: of each base, then the winner's strengths."""
     for number, group in enumerate(_groups(run, rows, best)):
         suffix = f":{shown(group[0].config['base'])}" if number else ""
         shares = [_share(row) for row in group]
@@ -72,13 +86,13 @@ def compare_candidates(
             judge.add(f"greedy-soup{suffix}", greedy, same_base=not number)
         if 1 < len(shares) != len(greedy):
             judge.add(f"uniform-soup{suffix}", shares, same_base=not number)
+        rungs = _last_rungs(run, group[0])
+        if len(rungs) > 1:
+            judge.add(f"last-rungs{suffix}", rungs, same_base=not number)
     won = winner(judge.candidates)
     if any(judge.trains(share) for share in won.members):
         for strength in STRENGTHS:
             judge.add(f"{won.name}@{strength:g}", won.members, strength, won.same_base)
-    picked = pick(judge.candidates, tolerance)
-    part = judge.guard_part(picked.candidate)
-    return Compared(tuple(judge.candidates), picked.candidate, Guard(tolerance, picked.within, picked.reason, part))
 
 
 def mix_of_candidate(run: RunFolder, rows: Sequence[Row], candidate: Candidate) -> Mix:
@@ -93,11 +107,11 @@ class _Judge:
         self.candidates: list[Candidate] = []
         self._run, self._metric, self._device = run, metric, device
         self._rows = {row.trial: row for row in rows}
-        self._dev, self._guard = load_dev(run.data), RetrievalTask.load_beir(run.guard)
+        self._dev, self._guard, self._old = load_dev(run.data), RetrievalTask.load_beir(run.guard), _old_test(run)
         self._metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
         self._single: tuple[Scores, Scores] | None = None  # dev and guard of the best single trial
         self._guards: dict[str, Scores] = {}  # candidate -> its scores on the guard
-        self._bases: dict[tuple[object, ...], Scores] = {}  # how a base is read -> its scores on the guard
+        self._bases: dict[tuple[object, ...], list[Scores]] = {}  # how a base is read -> its scores on the guards
         self._devs: dict[tuple[Share, ...], Scores] = {}  # what the greedy average has tried
 
     def trains(self, share: Share) -> bool:
@@ -117,9 +131,9 @@ class _Judge:
         """Score a candidate against the first one, and on the guard against its base too."""
         members = _even(members)
         known = self._devs.get(members) if strength == 1 else None
-        tasks = [self._guard] if known is not None else [self._guard, self._dev]
+        tasks = self._guarding if known is not None else [*self._guarding, self._dev]
         guard, *rest = self._scores(_mix(self._run, self._rows, members, strength), tasks)
-        dev = known if known is not None else rest[0]
+        dev = known if known is not None else rest.pop()
         if strength == 1:
             self._devs[members] = dev
         base = self._base(self._rows[members[0].trial])
@@ -133,17 +147,22 @@ class _Judge:
                 strength=strength,
                 dev=dev.means[self._metric],
                 guard=guard.means[self._metric],
-                loss=compare(base, guard, self._metric),
+                loss=compare(base[0], guard, self._metric),
                 dev_gain=None if first else self._gain(single[0], dev),
                 guard_gain=None if first else self._gain(single[1], guard),
                 same_base=same_base,
+                old_loss=compare(base[1], rest[0], self._metric) if rest else None,
             )
         )
 
     def guard_part(self, candidate: Candidate) -> Part:
         """Base and candidate on the guard, on every metric."""
         base = self._base(self._rows[candidate.members[0].trial])
-        return Part.of(self._guard, base, self._guards[candidate.name], self._metrics)
+        return Part.of(self._guard, base[0], self._guards[candidate.name], self._metrics)
+
+    @property
+    def _guarding(self) -> list[RetrievalTask]:
+        return [self._guard] if self._old is None else [self._guard, self._old]
 
     def _gain(self, single: Scores, other: Scores) -> Comparison | None:
         return compare(single, other, self._metric) if len(set(single.groups)) > 1 else None
@@ -153,13 +172,13 @@ class _Judge:
             (self._devs[members],) = self._scores(_mix(self._run, self._rows, members, 1.0), [self._dev])
         return self._devs[members]
 
-    def _base(self, row: Row) -> Scores:
+    def _base(self, row: Row) -> list[Scores]:
         from trainables.export.mix import Mix
 
         base = _read(row)
         if base not in self._bases:
             config = TrialConfig.model_validate(row.config).model_copy(update={"method": "none"})
-            (self._bases[base],) = self._scores(Mix.of(config, self._run.path), [self._guard])
+            self._bases[base] = self._scores(Mix.of(config, self._run.path), self._guarding)
         return self._bases[base]
 
     def _scores(self, mix: Mix, tasks: Sequence[RetrievalTask]) -> list[Scores]:
@@ -170,6 +189,14 @@ class _Judge:
         del model
         gc.collect()  # models refer to themselves: without this, several would be in memory at once
         return scores
+
+
+def _old_test(run: RunFolder) -> RetrievalTask | None:
+    """The test part of the run that this one continues, where there is one that gives intervals."""
+    if not (run.data / f"{OLD_TEST}.jsonl").exists():
+        return None
+    task = load_task(run.data, OLD_TEST)
+    return task if len(set(task.groups.values())) > 1 else None
 
 
 def _groups(run: RunFolder, rows: Sequence[Row], best: Row) -> list[list[Row]]:
@@ -205,6 +232,14 @@ def _there(run: RunFolder, row: Row) -> bool:
         return False
     method, folder = row.config.get("method"), run.checkpoint(row.trial, row.checkpoint)
     return method == "none" or (folder / (WEIGHTS if method == "full" else ADAPTER)).is_file()
+
+
+def _last_rungs(run: RunFolder, row: Row) -> list[Share]:
+    """The last rungs of a whole trial whose adapters are there, the best of them first."""
+    if row.state != "COMPLETE":
+        return []
+    rungs = [Share(row.trial, Path(rung.folder).name) for rung in adapters_of_last(run.trial(row.trial))]
+    return sorted(rungs, key=lambda share: share.checkpoint != _share(row).checkpoint)
 
 
 def _share(row: Row) -> Share:

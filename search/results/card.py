@@ -43,15 +43,11 @@ def candidate_facts(
         name: of the search.
         rows: the leaderboard.
         metric: that was searched.
-        benchmark: of this candidate; null: it was not benchmarked.
+        benchmark: of this candidate; None: it was not benchmarked.
     """
-    members = [next(row for row in rows if row.trial == share.trial) for share in candidate.members]
-    figures = [Figure("dev", metric, candidate.dev, _dev_queries(run, members[0]))]
-    trials = ", ".join(str(row.trial) for row in members)
-    notes = [
-        f"Made of trial{'s' if len(members) > 1 else ''} {trials} of the search {name}, merged in float32."
-        + "".join(stage(row) for row in members[:1] if len(members) == 1)
-    ]
+    first = next(row for row in rows if row.trial == candidate.trials[0])
+    figures = [Figure("dev", metric, candidate.dev, _dev_queries(run, first))]
+    notes = [_made_of(name, candidate, first)]
     guard = {metric: candidate.loss}
     if benchmark is not None:
         notes.append(f"The test part holds queries {UNSEEN[benchmark.unseen]}.")
@@ -67,6 +63,15 @@ def candidate_facts(
             figures += [_figure("test of the run before", c) for c in benchmark.old_test.comparisons.values()]
     figures += [_figure("guard", c) for c in guard.values()]
     return _facts(run, name, candidate.name, figures, notes)
+
+
+def _made_of(name: str, candidate: Candidate, first: Row) -> str:
+    trials = ", ".join(map(str, candidate.trials))
+    if len(candidate.trials) > 1:
+        return f"Made of trials {trials} of the search {name}, averaged and merged in float32."
+    if len(candidate.members) > 1:
+        return f"The last {len(candidate.members)} rungs of trial {trials} of the search {name}, averaged in float32."
+    return f"Made of trial {trials} of the search {name}, merged in float32.{stage(first)}"
 
 
 def _facts(run: RunFolder, name: str, model: str, figures: list[Figure], notes: list[str]) -> CardFacts:

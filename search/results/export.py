@@ -12,13 +12,15 @@ from search.paths import RunFolder
 from search.results.benchmark import Benchmark, Candidate
 from search.results.candidates import mix_of_candidate
 from search.results.card import candidate_facts, trial_facts
-from search.results.leaderboard import Row, read_leaderboard
+from search.results.leaderboard import Row
+from search.results.so_far import ranking
 from search.spec.record import read_record
 from search.spec.sections import ResourcesSpec
 from trainables.config import TrialConfig
 from trainables.data.prepared import load_dev
 
 if TYPE_CHECKING:
+    from trainables.classification.export import ExportedClassifier
     from trainables.export.card import CardFacts
     from trainables.export.export import Exported, Form
     from trainables.export.mix import Mix
@@ -31,11 +33,11 @@ def export_from_run(
     candidate: str | None = None,
     form: Form | None = None,
     force: bool = False,
-) -> Exported | None:
+) -> Exported | ExportedClassifier | None:
     """Write the run's best model, or a trial's or a candidate's, to `dest`.
 
     Args:
-        form: format and precision; null: float32 safetensors, of the best model the files as they are.
+        form: format and precision; None: float32 safetensors, of the best model the files as they are.
         force: a `dest` that exists is replaced.
 
     Returns:
@@ -48,8 +50,15 @@ def export_from_run(
     if dest.exists() and not force:
         raise InputError(f"{dest}: exists already; expected a new folder, or --force")
     folder = RunFolder(run)
-    metric, rows = read_leaderboard(run)
-    device = ResourcesSpec.model_validate(read_record(run)["resources"]).device
+    found = ranking(run)
+    metric, rows = found.metric, found.rows
+    record = read_record(run)
+    device = ResourcesSpec.model_validate(record["resources"]).device
+    if record.get("task") == "classification" and not (trial is None and candidate is None and form is None):
+        from search.results.classifier import export_labels
+
+        row = None if trial is None else _row(rows, trial, run)
+        return export_labels(folder, rows, row, candidate, dest, form, force, device)
     if trial is not None:
         return export_trial(folder, _row(rows, trial, run), dest, run.name, form, force, device)
     if candidate is None and form is None:
@@ -76,8 +85,8 @@ def export_trial(
 
     Args:
         name: of the search, for the model card.
-        form: format and precision; null: float32 safetensors.
-        device: of the models; null: the first GPU, else the CPU.
+        form: format and precision; None: float32 safetensors.
+        device: of the models; None: the first GPU, else the CPU.
 
     Raises:
         ExportError: the exported model is not the trained one.
@@ -107,7 +116,7 @@ def export_candidate(
     Args:
         rows: the leaderboard.
         metric: that was searched.
-        benchmark: of this candidate; null: it was not benchmarked.
+        benchmark: of this candidate; None: it was not benchmarked.
     """
     mix = mix_of_candidate(run, rows, candidate)
     first = candidate.members[0].trial
@@ -133,7 +142,9 @@ def _export(
 
     dev = load_dev(run.data)
     probes = list(dev.queries.values()), list(dev.corpus.values())
-    return export_model(mix, dest, *probes, record, model_card(mix, facts), form, force, device)
+    metric = str(read_record(run.path)["metric"])
+    card = model_card(mix, facts)
+    return export_model(mix, dest, *probes, record, card, form, force, device, dev=(dev, metric))
 
 
 def _row(rows: Sequence[Row], trial: int, run: Path) -> Row:

@@ -18,7 +18,7 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
 
     Args:
         models: runs, which stand for their best models, or folders of models.
-        weights: numbers with commas between them; null: equal ones.
+        weights: numbers with commas between them; None: equal ones.
 
     Raises:
         InputError: weights that are no numbers, models that do not go together, or `dest` exists.

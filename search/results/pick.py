@@ -5,7 +5,8 @@
    single is above 0, "tied" that it is not below. A candidate of another base has to be better on dev. Of several, the
    one with the highest dev score is taken.
 2. A winner that loses more on the guard than is tolerated gives way to the largest strength, between its base and
-   itself, that stays within the tolerance. Where none does, the winner stays, and that is told.
+   itself, that stays within the tolerance. Where none does, the winner stays, and that is told. In a run that continues
+   another, that run's test part is a second guard: the larger of the two losses counts.
 
 The intervals are not corrected for the number of candidates.
 """
@@ -57,7 +58,7 @@ def pick(candidates: Sequence[Candidate], tolerance: float) -> Pick:
 
     Args:
         candidates: the best single trial, then the others, strengths of the winner among them.
-        tolerance: largest loss on the guard, base minus candidate.
+        tolerance: largest loss on a guard, base minus candidate.
     """
     won, single = winner(candidates), candidates[0]
     reason = _won(won, single)
@@ -65,14 +66,14 @@ def pick(candidates: Sequence[Candidate], tolerance: float) -> Pick:
         return Pick(won, True, reason)
     weaker = [c for c in candidates if c.members == won.members and c.strength < won.strength]
     kept = max((c for c in weaker if c.lost <= tolerance), key=lambda c: c.strength, default=None)
-    lost = f"It loses {won.lost:.4f} on the guard, more than the {tolerance:g} that guard.tolerance accepts"
+    lost = f"It loses {won.lost:.4f} on {won.lost_on}, more than the {tolerance:g} that guard.tolerance accepts"
     if kept is None:
         return Pick(won, False, f"{reason} {lost}, and so does every weaker strength that was tried: it is kept.")
     return Pick(
         kept,
         True,
-        f"{reason} {lost}: strength {kept.strength:g} is taken, which loses {kept.lost:.4f} there and gives up "
-        f"{won.dev - kept.dev:.4f} on dev ({kept.dev:.4f} for {won.dev:.4f}).",
+        f"{reason} {lost}: strength {kept.strength:g} is taken, which loses {kept.lost:.4f} on {kept.lost_on} and "
+        f"gives up {won.dev - kept.dev:.4f} on dev ({kept.dev:.4f} for {won.dev:.4f}).",
     )
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.files import read_jsonl
 from evaluation.task import Protocol, RetrievalTask
-from search.paths import RunFolder
+from search.paths import BENCHMARK, RunFolder
 from search.results.benchmark import Benchmark, Candidate, DevAndTest, DevPool, Optimism, Part, Winner
 from search.results.candidates import compare_candidates, mix_of_candidate
 from search.results.card import candidate_facts
+from search.results.classifier import finish_classifier
+from search.results.classifier_benchmark import ClassifierBenchmark
 from search.results.export import export_candidate
 from search.results.leaderboard import Row, read_leaderboard
+from search.spec.sections import ClassificationSpec, SearchSpec
+from search.tune.capacity import cluster_nodes, room
+from search.tune.nodes import Nodes
+from search.tune.place import on_a_node
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -25,9 +31,54 @@ if TYPE_CHECKING:
     from evaluation.embedding_cache import EmbeddingCache
 
 
+def promote(nodes: Nodes, run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
+    """Compare what could be exported, export one and benchmark it, on a node that has what a trial needs.
+
+    Args:
+        row: the best single trial.
+
+    Raises:
+        ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
+    """
+    told = (run, spec.name, spec.metric, asdict(row))
+    device, brings, gives = spec.resources.device, _needed(run), [run.best.name, BENCHMARK]
+    if isinstance(spec, ClassificationSpec):
+        return on_a_node(nodes, _finish_classifier_with, _threads(spec), *told, device, brings=brings, gives=gives)
+    tolerance = spec.guard.tolerance
+    return on_a_node(nodes, _finish_with, _threads(spec), *told, tolerance, device, brings=brings, gives=gives)
+
+
+def _needed(run: RunFolder) -> list[str]:
+    """Names of the leaderboard and of the trials that a candidate may be made of."""
+    _, rows = read_leaderboard(run.path)
+    trials = [run.trial(row.trial) for row in rows if row.tied or row.state == "COMPLETE"]
+    return [run.leaderboard.name, *(folder.relative_to(run.path).as_posix() for folder in trials)]
+
+
+def _threads(spec: SearchSpec) -> int:
+    """The cores of all trials that ran at once on a node, which have ended. What Ray is asked for is one trial's: more
+    might be another search's by now, and would be waited for."""
+    rooms = [found for node in cluster_nodes() if (found := room(node, spec.resources))]
+    return spec.resources.cpus * max(1, min(min(rooms, default=1), spec.resources.concurrent or spec.budget.trials))
+
+
+def _finish_with(threads: int, *arguments: Any) -> Benchmark:
+    import torch
+
+    torch.set_num_threads(threads)
+    return finish(*arguments)
+
+
+def _finish_classifier_with(threads: int, *arguments: Any) -> ClassifierBenchmark:
+    import torch
+
+    torch.set_num_threads(threads)
+    return finish_classifier(*arguments)
+
+
 def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
     """Have the searched bases find the passages of the dev pool, on a node that has what a trial needs."""
-    from trainables.dev_pool import make_dev_pool
+    from trainables.data.dev_pool import make_dev_pool
 
     make_dev_pool(run.data, [TrialConfig.model_validate(config) for config in configs], run.embeddings, device)
 
@@ -40,7 +91,9 @@ def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> flo
     """
     from trainables.model.parity import check_base, parity_key
 
-    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, configs)}
+    # A classifier's base is the same encoder, whatever head it gets.
+    encoders = ({k: v for k, v in config.items() if k in TrialConfig.model_fields} for config in configs)
+    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, encoders)}
     return min(check_base(config, device=device) for config in found.values())
 
 
@@ -56,7 +109,7 @@ def finish(
     Args:
         row: the best single trial's.
         tolerance: loss on the guard that is accepted.
-        device: of the models; null: the first GPU, else the CPU.
+        device: of the models; None: the first GPU, else the CPU.
 
     Raises:
         ExportError: the export was not the trained model.
@@ -90,8 +143,8 @@ def put_in_place(
     run: RunFolder, rows: Sequence[Row], picked: Candidate, name: str, metric: str, device: str | None
 ) -> float:
     """Export the candidate beside `best/`, then let it take its place. Returns the lowest cosine of the check."""
-    new, old = (run.best.with_name(f".best.{state}") for state in ("new", "old"))  # of an earlier end of this search
-    for stale in (new, old):
+    new, old = run.beside_best()
+    for stale in (new, old):  # of an earlier end of this search
         shutil.rmtree(stale, ignore_errors=True)
     cosine = export_candidate(run, rows, picked, new, name, metric, device=device).cosine
     if run.best.exists():
@@ -146,14 +199,17 @@ def dev_minus_test(benchmark: Benchmark, pair: _Pair, test: Part, pooled: float)
     """The benchmark with what dev says of both models.
 
     Args:
-        pooled: the winner's dev score among the passages that the search compared trials on.
+        pooled: the winner's dev score among the passages that the search compared trials on; where these are all, it is
+            the one on the whole corpus.
     """
     from evaluation.retrieval import evaluate
     from trainables.data.prepared import load_task, read_pool
 
     task, metric = load_task(pair.run.data, "dev"), benchmark.metric
-    base, best = (evaluate(model, task, (metric,), cache=cache).means[metric] for model, cache in pair.models())
     pool = read_pool(pair.run.data)  # the search's scores are of a part of the corpus
+    asked = pair.models() if pool is not None else pair.models()[:1]
+    base, *searched = (evaluate(model, task, (metric,), cache=cache).means[metric] for model, cache in asked)
+    (best,) = searched or [pooled]
     return replace(
         benchmark,
         dev_pool=DevPool(len(pool["passages"]), len(task.corpus), pooled, best) if pool is not None else None,

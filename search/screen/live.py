@@ -79,7 +79,14 @@ class LiveTable(tune.Callback):
         score = self._study.trial(row.trial).intermediate_values[row.rung]
         best = f" (best {row.score:.4f} at rung {row.best_rung})" if row.best_rung < row.rung else ""
         config = row.config
+        told = (
+            config["method"],
+            config["targets"],
+            f"r {config['r']}",
+            f"lr {rate(config['lr'])}",
+            config.get("batches"),
+        )
         return (
             f"trial {row.trial}: rung {row.rung}/{row.rungs}, {self._study.spec.metric} {score:.4f}{best}, {row.state} "
-            f"({config['method']} {config['targets']} r {config['r']} lr {rate(config['lr'])} {config['batches']})"
+            f"({' '.join(told)})"
         )

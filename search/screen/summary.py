@@ -77,16 +77,19 @@ def print_benchmark(benchmark: Benchmark, console: Console, verdict: tuple[str, 
 def candidates_table(benchmark: Benchmark) -> Table:
     """What could have been exported; the model in `best/` in bold."""
     table = Table(title="Candidates: dev and guard, merged, in float32", title_justify="left")
-    for name in ("candidate", "trials", f"dev {benchmark.metric}", "against the single", "guard", "loss to the base"):
+    names = ["candidate", "trials", f"dev {benchmark.metric}", "against the single", "guard", "loss to the base"]
+    continued = any(candidate.old_loss is not None for candidate in benchmark.candidates)
+    for name in (*names, *(["loss on the earlier test"] if continued else [])):
         table.add_column(name, justify="left" if name in ("candidate", "trials") else "right")
     for candidate in benchmark.candidates:
         table.add_row(
             candidate.name,
-            ", ".join(str(share.trial) for share in candidate.members),
+            ", ".join(map(str, candidate.trials)),
             f"{candidate.dev:.4f}",
             interval(candidate.dev_gain),
             f"{candidate.guard:.4f}",
             interval(lost(candidate.loss)),
+            *([interval(candidate.old_loss and lost(candidate.old_loss))] if continued else []),
             style="bold" if candidate.name == benchmark.best.candidate else "",
         )
     return table
@@ -112,12 +115,11 @@ def guarded(benchmark: Benchmark) -> str:
     if benchmark.guard is None:
         return ""
     c, tolerance = benchmark.guard.part.comparisons[benchmark.metric], benchmark.guard.tolerance
-    loss = lost(c)
     verdict = "within" if benchmark.guard.within else "MORE than"
     return (
         f"Guard: on {c.queries:,} questions that nothing was tuned on {benchmark.metric} goes from {c.base:.4f} to "
-        f"{c.other:.4f}, a loss of {loss.difference:+.4f} (95 % {loss.low:+.4f} to {loss.high:+.4f}), {verdict} the "
-        f"{tolerance:g} that guard.tolerance accepts."
+        f"{c.other:.4f} ({c.difference:+.4f}, 95 % {c.low:+.4f} to {c.high:+.4f}), {verdict} the loss of {tolerance:g} "
+        "that guard.tolerance accepts."
     )
 
 

@@ -17,10 +17,13 @@ from pydantic import BaseModel, ValidationError
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
-from search.spec.sections import SearchSpec, StartFromSpec
+from search.spec.local_bases import found_at, with_bases
+from search.spec.sections import ClassificationSpec, Origin, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
 from search.storage.where import Where, spec_file
+
+TASKS: dict[str, type[SearchSpec]] = {"retrieval": SearchSpec, "classification": ClassificationSpec}
 
 
 def load_spec(path: Path, base: str | None = None, resumed: Where | None = None) -> SearchSpec:
@@ -45,24 +48,25 @@ def load_spec(path: Path, base: str | None = None, resumed: Where | None = None)
     return _validated(own, path, Path(raw.get("folder", path.parent)), raw.get("record", {}), resumed)
 
 
-def spec_from(document: Mapping[str, Any], folder: Path | None = None) -> SearchSpec:
+def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: Path | None = None) -> SearchSpec:
     """A spec from what its YAML file would hold.
 
     Args:
         document: the keys; without `name` it is called "spec".
         folder: where its relative paths start; None: the current folder.
+        resumed: as load_spec.
 
     Raises:
         InputError: as load_spec.
     """
-    return _validated(dict(document), Path("spec"), folder or Path.cwd(), {}, None)
+    return _validated(dict(document), Path("spec"), folder or Path.cwd(), {}, resumed)
 
 
 def _validated(
     raw: dict[str, Any], path: Path, folder: Path, record: dict[str, Any], resumed: Where | None
 ) -> SearchSpec:
     """The checked spec. `path` names it in errors, and in its absence gives the search its name."""
-    if isinstance(earlier := raw.get("continue_from"), str):
+    if isinstance(earlier := raw.get("continue_from"), str) and raw.get("task") != "classification":
         best, space = _best_model(folder / earlier, path), raw.get("space") or {}
         if space.get("base", best) != best:
             raise InputError(
@@ -70,19 +74,30 @@ def _validated(
                 "one of the two"
             )
         raw["space"] = {"base": best, **space}
+    model = TASKS.get(str(raw.get("task", "retrieval")))
+    if model is None:
+        raise InputError(f"{path}: task: expected {' or '.join(TASKS)}, got {raw['task']!r}")
+    beside: dict[str, str] = {}
+    raw = with_bases(raw, lambda base: _absolute(base, folder, beside))
     try:
-        spec = SearchSpec.model_validate(raw)
+        spec = model.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
     except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, SearchSpec)}") from None
+        raise InputError(f"{path}: {describe(error, model)}") from None
     if not spec.name:
         spec = spec.model_copy(update={"name": path.stem})
     if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):
         raise InputError(f"{path}: name: {spec.name!r} names a folder; expected letters, digits, '_', '-' and '.'")
-    spec._folder, spec._record = folder.resolve(), record
     try:
         return _checked(spec, resumed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _absolute(base: str, folder: Path, beside: dict[str, str]) -> str:
+    """The base, as an absolute path where it is a folder beside the spec, which is then noted."""
+    if (found := found_at(base, folder)) is None:
+        return base
+    return beside.setdefault(base, str(found.resolve()))
 
 
 def _best_model(run: Path, spec: Path) -> str:

@@ -66,9 +66,9 @@ class Bucket:
         checkpoint = _within(self._run, self._run.checkpoint(number, record["folder"]))
         self._mirror.fetch(f"{checkpoint}/{MARKER}", f"{checkpoint}/{SCORES}")
 
-    def keep_best(self, number: int, metric: str) -> None:
-        """Of the weights of a trial that has ended, keep those of its best rung."""
-        self._mirror.keep_best(_within(self._run, self._run.trial(number)), metric)
+    def keep_best(self, number: int, metric: str, last: int = 0) -> None:
+        """Of the weights of a trial that has ended, keep those of its best rung and the adapters of its last ones."""
+        self._mirror.keep_best(_within(self._run, self._run.trial(number)), metric, last)
 
     def push_results(self) -> None:
         """Send what the driver made, and why trials failed."""

@@ -101,12 +101,14 @@ class Mirror:
         self._known.update(dict.fromkeys(self.there(*names), (-1, -1)))
         self.push(*names)
 
-    def keep_best(self, trial: str, metric: str) -> None:
-        """Of the weights of a trial that has ended, keep those of its best rung; the bucket's, by the markers here."""
+    def keep_best(self, trial: str, metric: str, last: int = 0) -> None:
+        """Do to a trial in the bucket what `keep_best` of trainables does to one here, whose markers say the rungs."""
         done, there = rungs_done(self.folder / trial), self.there(trial)
-        kept = f"{trial}/{Path(best_of(done, metric).folder).name}" if done else None
+        names = {rung.rung: f"{trial}/{Path(rung.folder).name}" for rung in done}
+        kept = {names[best_of(done, metric).rung]} if done else set()
+        kept |= {n for rung, n in names.items() if rung > done[-1].rung - last and f"{n}/{ADAPTER}" in there}
         for_a_resume = [name for name in there if any(fnmatch(Path(name).name, p) for p in RESUME_FILES)]
-        worse = [n for n in there if Path(n).name in WEIGHT_FILES and Path(n).parent.as_posix() != kept]
+        worse = [n for n in there if Path(n).name in WEIGHT_FILES and Path(n).parent.as_posix() not in kept]
         self.delete([*for_a_resume, *worse])
 
     def move(self, name: str) -> None:

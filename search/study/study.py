@@ -30,8 +30,8 @@ from search.study.budget import left, spent
 from search.study.journal import Journal
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
-from trainables.config import TrialConfig
-from trainables.training.rungs import best_rung, keep_best
+from trainables.config import TrialConfig, config_of
+from trainables.training.rungs import LAST, best_rung, keep_best
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -52,6 +52,14 @@ class Proposal:
 
     number: int
     config: TrialConfig
+
+
+# Of a configuration: what a merged trial is read by, and what it costs to run (search/results/choice.py).
+RUN_BY = ("base", "revision", "pooling", "query_prompt", "passage_prompt", "max_length", "matryoshka")
+
+
+def _run_alike(one: FrozenTrial, other: FrozenTrial) -> bool:
+    return all(one.user_attrs["config"].get(key) == other.user_attrs["config"].get(key) for key in RUN_BY)
 
 
 def proposed_to_run(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -128,7 +136,7 @@ class Study:
             number = self._resumable.pop(0)
             frozen = self.trial(number)
             self._live[number] = optuna.trial.Trial(self._study, frozen._trial_id)
-            return Proposal(number, TrialConfig.model_validate(frozen.user_attrs["config"]))
+            return Proposal(number, config_of(frozen.user_attrs["config"]))
         if self._wait_for == self._ended():
             return None
         turns_down = 0
@@ -198,7 +206,22 @@ class Study:
         with self._journal.together():
             self._study.tell(self._live[number], [value, *second])
         if self._bucket is not None:  # the trial has tidied its node's copy
-            self._bucket.keep_best(number, self.spec.metric)
+            self._bucket.keep_best(number, self.spec.metric, LAST)
+        for beaten in self._beaten(frozen, value):
+            self._tidy(beaten.number)
+
+    def _beaten(self, ended: FrozenTrial, value: float) -> list[FrozenTrial]:
+        """The trials whose last rungs can no longer be averaged now that this one has ended with this value: of those
+        that are run alike once merged, the one with the highest score alone can win."""
+        rivals = {
+            t.number: best_rung(t.intermediate_values)[1]
+            for t in self.trials
+            if t.state == TrialState.COMPLETE and t.number != ended.number and _run_alike(t, ended)
+        }
+        leader = max(rivals.values(), default=value)
+        if value < leader:
+            return [ended]
+        return [self.trial(number) for number, score in rivals.items() if score == leader < value]
 
     def fail(self, number: int, reason: str) -> None:
         """The trial cannot go on; the search can."""

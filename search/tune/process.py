@@ -14,8 +14,10 @@ import ray
 from evaluation.errors import first_line
 from search.paths import RunFolder
 from search.spec.sections import ResourcesSpec
+from search.spec.task_data import load_trial_data
 
 if TYPE_CHECKING:
+    from trainables.classification.prepared import LabelledData
     from trainables.config import TrialConfig
     from trainables.data.prepared import TrialData
     from trainables.training.rungs import Rung
@@ -88,6 +90,7 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
     """Train in this process, or as this process's part of a trial in several."""
     import torch
 
+    from trainables.config import ClassifierConfig
     from trainables.plan.memory import share_of_memory
     from trainables.train import train
 
@@ -96,7 +99,7 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
     try:
         train(
             trial,
-            _data(setting.run),
+            _data(setting.run, "classification" if isinstance(trial, ClassifierConfig) else "retrieval"),
             report,
             folder=setting.folder,
             metric=setting.metric,
@@ -112,8 +115,6 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
 
 
 @lru_cache(maxsize=1)
-def _data(run: RunFolder) -> TrialData:
-    """Training pairs and dev task, kept by a warm worker from trial to trial."""
-    from trainables.data.prepared import TrialData
-
-    return TrialData.load(run.data)
+def _data(run: RunFolder, task: str) -> TrialData | LabelledData:
+    """What is trained on and the dev task, kept by a warm worker from trial to trial."""
+    return load_trial_data(task, run.data)

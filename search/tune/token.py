@@ -14,8 +14,8 @@ PROBE_S = 5.0
 def refused(address: str) -> InputError:
     """What to say where the cluster at `address` lets nobody in without its token."""
     return InputError(
-        f"--address {address}: the cluster asks for a token and takes none from here; expected RAY_AUTH_MODE=token in "
-        "the environment and the token of the cluster's head in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+        f"--address {address}: the cluster asks for a token and takes none from here; expected the token of "
+        "the cluster's head in ~/.ray/auth_token or RAY_AUTH_TOKEN (`ray get-auth-token` on the head prints it)"
     )
 
 

@@ -41,7 +41,7 @@ def run_trial(config: dict[str, Any], *, run: RunFolder, metric: str, resources:
     """
     from evaluation.errors import InputError
     from search.storage.mirror import BucketError, Mirror
-    from trainables.config import TrialConfig
+    from trainables.config import config_of
     from trainables.training.out_of_memory import train_in_memory
     from trainables.training.sanity import TrialFailed
 
@@ -53,7 +53,7 @@ def run_trial(config: dict[str, Any], *, run: RunFolder, metric: str, resources:
     def report(rung: Rung) -> None:
         for mirror in copied:
             mirror.push(name)  # before its verdict: another node may have to go on from it
-        record = asdict(rung) | retried
+        record = asdict(rung) | retried | _gpu_memory(resources)
         tune.report({RUNG: rung.rung, rung_metric(metric): rung.metrics[metric], RECORD: record})
 
     def attempt(trial: TrialConfig) -> None:
@@ -73,7 +73,7 @@ def run_trial(config: dict[str, Any], *, run: RunFolder, metric: str, resources:
             copied.append(Mirror(here.url, here.path))
             copied[0].pull(name)  # what another node has done of the trial
         train_in_memory(
-            TrialConfig.model_validate(config[TRIAL]),
+            config_of(config[TRIAL]),
             attempt,
             smaller=smaller,
             workers=resources.workers,
@@ -90,3 +90,12 @@ def run_trial(config: dict[str, Any], *, run: RunFolder, metric: str, resources:
         if not reason:
             raise
         tune.report({HALT: reason, RUNG: 0})
+
+
+def _gpu_memory(resources: ResourcesSpec) -> dict[str, int]:
+    """The most bytes of its GPU that this process has held; nothing on CPUs, and where others train."""
+    if not resources.gpus or resources.workers > 1:
+        return {}
+    import torch
+
+    return {"gpu_memory": torch.cuda.max_memory_reserved()}

@@ -7,6 +7,7 @@ import os
 import shlex
 import socket
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import AuthenticationError
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
 from evaluation.errors import InputError, first_line
 from search.paths import RunFolder
@@ -23,7 +25,7 @@ from search.tune.bridge import bridge
 from search.tune.losses import Losses
 from search.tune.messages import AVOID, NUMBER
 from search.tune.nodes import Nodes
-from search.tune.ray_internals import take_memory_kills_for_deaths
+from search.tune.ray_internals import loopback_only, show_token, take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 
@@ -38,6 +40,7 @@ def connect(address: str | None) -> None:
     Raises:
         InputError: nobody answers there, or it wants another token.
     """
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the spec says which there are
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own boxes, which verbose=0 does not silence
     # The searcher itself says how many run at once. Tune would take one new trial at a time, ten seconds apart.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(10**6)
@@ -45,19 +48,21 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
+        show_token()
         _require_answer(address)
     environment: dict[str, object] = {"env_vars": worker_environment()}
     if address is None:  # Ray gives it to a shell as it stands: a space in its path would end it
         environment["py_executable"] = shlex.quote(sys.executable)
     try:
-        ray.init(
-            address=address or "local",  # without a word, Ray would join whatever was started on this machine last
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            include_dashboard=None if address else True,
-            runtime_env=environment,
-        )
+        with loopback_only() if address is None else nullcontext():
+            ray.init(
+                address=address or "local",  # without a word, Ray would join whatever was started on this machine last
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                include_dashboard=None if address else True,
+                runtime_env=environment,
+            )
     except AuthenticationError:
         if address is None:
             raise
@@ -112,7 +117,7 @@ def make_tuner(
     losses = Losses(nodes.say)
     searcher, stopper = bridge(study, nodes, losses)
     trainable = partial(run_trial, run=run, metric=spec.metric, resources=spec.resources)
-    trainable.__name__ = "trial"  # type: ignore[attr-defined]  # Tune names actors and folders after it
+    trainable.__name__ = f"{spec.name}-worker"  # type: ignore[attr-defined]  # Tune names actors and folders after it
     request = {"CPU": float(spec.resources.cpus), "GPU": spec.resources.gpus or 0.0}
     if spec.resources.workers > 1:
         request = {"memory": 2.0**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
@@ -135,7 +140,8 @@ def make_tuner(
             name=run.tune.name,
             storage_path=str(run.path),
             stop=stopper,
-            callbacks=[losses, *callbacks],
+            # Tune's own two files of each trial, which its results are read from
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), losses, *callbacks],
             failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,

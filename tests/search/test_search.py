@@ -16,7 +16,6 @@ from typing import Any
 import optuna
 import pytest
 import torch
-import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -31,8 +30,8 @@ from search.screen.summary import gain
 from search.spec.load import load_spec
 from search.staging import Staging
 from tests.conftest import TinyBase
-from tests.kit.command import EMBTUNE, embtune, embtune_here
-from tests.kit.toy import DEMO, write_spec
+from tests.kit.command import EMBTUNE, embtune_here
+from tests.kit.toy import write_spec
 
 UMASK = 0o027  # of the searches: another than the usual 022, so that what looks at neither shows
 
@@ -66,7 +65,7 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
     run = folder / "runs" / "toy"
     # Among a part's own passages these few steps tell trials apart, so that one of them is stopped.
     start, data = [{"r": 4, "targets": "qv", "lr": 5e-3}], {"distractors": False}
-    spec = write_spec(folder, tiny_base("xlm-roberta"), start=start, data=data, guard={"source": None})
+    spec = write_spec(folder, tiny_base("xlm-roberta"), start=start, data=data)
     process = subprocess.Popen(
         [*EMBTUNE, "search", str(spec)],
         cwd=folder,
@@ -82,7 +81,9 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
     process.wait()
     killed = journal(run).trials
     refused = embtune_here("search", spec, cwd=folder)
-    finished = embtune("search", spec, "--resume", cwd=folder, umask=UMASK)
+    own = os.umask(UMASK)
+    finished = embtune_here("search", spec, "--resume", cwd=folder)
+    os.umask(own)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return Done(folder, run, killed, refused, finished.stdout)
 
@@ -170,8 +171,8 @@ def test_the_best_model_loads_and_the_benchmark_names_both(done: Done) -> None:
     assert "SentenceTransformer(" in done.output
     assert benchmark["candidates"][0]["strength"] == 1
     assert benchmark["best"]["candidate"] in {candidate["name"] for candidate in benchmark["candidates"]}
-    assert benchmark["guard"]["part"]["queries"] == 405
-    assert "Guard: on 405 questions that nothing was tuned on" in " ".join(done.output.split())
+    assert benchmark["guard"]["part"]["queries"] == 12
+    assert "Guard: on 12 questions that nothing was tuned on" in " ".join(done.output.split())
     _, verdict = gain(Benchmark.read(done.run / "benchmark.json"), "concept", base_kept=False)
     assert verdict in " ".join(done.output.split())
 
@@ -217,44 +218,12 @@ def test_export_writes_the_best_and_a_chosen_trial(done: Done, tmp_path: Path) -
     assert "exists already" in again.stderr
 
 
-def test_a_search_that_is_over_resumes_to_more_trials_and_refuses_another_space(done: Done) -> None:
-    spec = done.folder / "toy.yaml"
-    before = {t.number: t.intermediate_values for t in journal(done.run).trials}
-    other = spec.read_text().replace("batch_size: 16", "batch_size: 8")
+def test_a_search_that_is_over_refuses_to_go_on_with_another_space(done: Done) -> None:
+    other = (done.folder / "toy.yaml").read_text().replace("batch_size: 16", "batch_size: 8")
     (done.folder / "other.yaml").write_text(other)
     refused = embtune_here("search", "other.yaml", "--resume", cwd=done.folder)
     assert refused.returncode == 2
     assert "space.batch_size was 16 and is now 8" in refused.stderr
-    spec.write_text(spec.read_text().replace("trials: 5", "trials: 6"))
-    more = embtune("search", spec, "--resume", cwd=done.folder)
-    assert more.returncode == 0, more.stdout + more.stderr
-    after = {t.number: t.intermediate_values for t in journal(done.run).trials}
-    assert len(after) == 6
-    assert {number: after[number] for number in before} == before
-
-
-def test_a_search_continues_an_earlier_run_and_checks_what_was_forgotten(done: Done) -> None:
-    rows = [json.loads(line) for line in DEMO.read_text(encoding="utf-8").splitlines()]
-    known = {json.loads(line)["cluster_id"] for line in (done.folder / "pairs.jsonl").read_text().splitlines()}
-    new = [row for row in rows if row["cluster_id"] not in known][:150]
-    (done.folder / "new.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new))
-    spec = yaml.safe_load((done.folder / "toy.yaml").read_text())
-    del spec["space"]["base"]
-    del spec["start"]
-    spec |= {"name": "next", "data": {"source": "new.jsonl"}, "continue_from": "runs/toy", "budget": {"trials": 1}}
-    (done.folder / "next.yaml").write_text(yaml.safe_dump(spec))
-    finished = embtune("search", "next.yaml", cwd=done.folder)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "No-forgetting check" in finished.stdout
-    assert "bases: embedded as plain float32 embeds them" in finished.stdout
-    run = done.folder / "runs" / "next"
-    parts = {part: (run / "data" / f"{part}.jsonl").read_text() for part in ("train", "test", "old_test")}
-    assert parts["old_test"] == (done.run / "data" / "test.jsonl").read_text()
-    old_concepts = {json.loads(line)["concept"] for line in parts["old_test"].splitlines()}
-    assert not old_concepts & {json.loads(line)["concept"] for line in parts["train"].splitlines()}
-    assert read_leaderboard(run)[1][0].config["base"] == str(done.run / "best")
-    benchmark = json.loads((run / "benchmark.json").read_text())
-    assert benchmark["old_test"]["concepts"] == len(old_concepts)
 
 
 def test_an_ended_run_is_kept_under_another_name(done: Done, tmp_path: Path) -> None:
@@ -284,7 +253,7 @@ def test_a_base_with_missing_weights_stops_the_search_before_it_begins(tiny_base
     weights = load_file(base / "model.safetensors")
     gone = next(name for name in weights if name.endswith("attention.self.query.weight"))
     save_file({name: tensor for name, tensor in weights.items() if name != gone}, base / "model.safetensors")
-    refused = embtune("search", write_spec(tmp_path, base), cwd=tmp_path)
+    refused = embtune_here("search", write_spec(tmp_path, base), cwd=tmp_path)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     (line,) = (line for line in refused.stderr.splitlines() if line.startswith("embtune: "))
     assert f"its files lack {gone}" in line

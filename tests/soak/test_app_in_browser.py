@@ -9,17 +9,23 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from search import run_search
 from search.app.ask import Desk
+from search.app.corpus import training_pairs
 from search.app.log import Log
 from search.app.service import Service
+from search.paths import RunFolder
 from tests.conftest import TinyBase
 from tests.kit.app import app_run, quiet_desk
 from tests.kit.browser import CHROMIUM, chromium, served
+from tests.kit.toy import DEMO
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
 from trainables.data.prepared import TrialData
 from trainables.prepare import prepare
 from trainables.train import train
+
+QUESTION = "comment installer les styles officiels dans mon projet web ?"  # of the demo's training part
 
 pytestmark = [
     # .ci/run installs it where it may; on another machine that is its owner's affair.
@@ -28,13 +34,23 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_base: TinyBase) -> Path:
-    return app_run(tmp_path_factory.mktemp("browser"), tiny_base("bert"))
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's, with the first of its trials alone."""
+    folder = tmp_path_factory.mktemp("browser")
+    text = DEMO.with_suffix(".yaml").read_text(encoding="utf-8").replace("trials: 10", "trials: 1")
+    (folder / "demo.yaml").write_text(text.replace("source: demo.jsonl", f"source: {DEMO}"), encoding="utf-8")
+    return run_search(folder / "demo.yaml", folder / "runs").folder.path
 
 
 @pytest.fixture(scope="module")
-def desk(run: Path) -> Desk:
+def demo(run: Path) -> Desk:
     found: Desk = quiet_desk(run)
+    return found
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory, tiny_base: TinyBase) -> Desk:
+    found: Desk = quiet_desk(app_run(tmp_path_factory.mktemp("browser"), tiny_base("bert")))
     return found
 
 
@@ -48,8 +64,9 @@ def texts(page: Page, model: int) -> list[str]:
     return page.locator(f"section[aria-labelledby=m{model}] .text").all_text_contents()
 
 
-def test_from_a_question_to_a_trained_step(run: Path, desk: Desk, browser: Browser, tmp_path: Path) -> None:
-    with served(Service(desk, Log(tmp_path / "log.sqlite"))) as address:
+def test_from_a_question_to_a_trained_step(run: Path, demo: Desk, browser: Browser, tmp_path: Path) -> None:
+    pairs = list(training_pairs(RunFolder(run)))
+    with served(Service(demo, Log(tmp_path / "log.sqlite"))) as address:
         page = browser.new_page(java_script_enabled=False, locale="en-GB")
         outside: list[str] = []
         page.on("request", lambda request: outside.append(request.url) if address not in request.url else None)
@@ -57,25 +74,27 @@ def test_from_a_question_to_a_trained_step(run: Path, desk: Desk, browser: Brows
         page.on("console", lambda message: wrong.append(message.text))
 
         page.goto(address)
-        page.get_by_label("Your question").fill("qui encaise les impots ?")
+        page.get_by_label("Your question").fill(QUESTION.replace("installer", "instaler"))
         page.keyboard.press("Enter")
-        assert page.locator("#searched").inner_text() == "qui encaisse les impôts ?"
+        assert page.locator("#searched").inner_text() == QUESTION
         corrected = texts(page, 1), texts(page, 2)
         assert [len(found) for found in corrected] == [10, 10]
         assert corrected[0] != corrected[1]
         assert page.locator(".change").count() == 10
+        assert page.locator("section[aria-labelledby=m2] .relevant").count() >= 1
 
         page.get_by_role("link", name="Search without clean-up").click()
         assert (texts(page, 1), texts(page, 2)) != corrected, "the ranks change"
         page.get_by_role("link", name="Search with clean-up").click()
-        page.get_by_role("link", name="Undo: encaise").click()
-        assert page.locator("#searched").inner_text() == "qui encaise les impôts ?"
-        page.get_by_role("link", name="Do it: encaise").click()
+        page.get_by_role("link", name="Undo: instaler").click()
+        assert page.locator("#searched").count() == 0, "what is searched is what was typed"
+        page.get_by_role("link", name="Do it: instaler").click()
         assert (texts(page, 1), texts(page, 2)) == corrected
 
-        lines = (run / "data" / "train.jsonl").read_text().splitlines()
-        learned = {json.loads(line)["positive"] for line in lines}
-        rank = next(place for place, text in enumerate(corrected[1], start=1) if text in learned)
+        answers = {text for question, text in pairs if question == QUESTION}
+        new = {text for _, text in pairs} - answers
+        assert answers & set(corrected[1])
+        rank = next(place for place, text in enumerate(corrected[1], start=1) if text in new)
         section = page.locator("section[aria-labelledby=m2]")
         section.get_by_role("button", name=f"Answers it: passage {rank}", exact=True).click()
         pressed = section.get_by_role("button", name=f"Answers it: passage {rank}", exact=True)
@@ -90,20 +109,22 @@ def test_from_a_question_to_a_trained_step(run: Path, desk: Desk, browser: Brows
         page.close()
 
     (row,) = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
-    assert (row["anchor"], row["positive"]) == ("qui encaisse les impôts ?", corrected[1][rank - 1])
+    assert (row["anchor"], row["positive"]) == (QUESTION, corrected[1][rank - 1])
     prepare(DataConfig(source="judged.jsonl"), tmp_path, 42, tmp_path / "data", earlier=run / "data")
     data = TrialData.load(tmp_path / "data")
-    assert row["anchor"] in data.train["anchor"]
+    assert (row["anchor"], row["positive"]) in zip(data.train["anchor"], data.train["positive"], strict=True)
     (tmp_path / "trial").mkdir()
-    config = TrialConfig(base=str(run / "best"), max_length=24, targets="qv", r=2, batch_size=64, rungs=1, lr=1e-3)
-    best = train(config.model_copy(update={"precision": "fp32"}), data, lambda _: None, folder=tmp_path / "trial")
-    assert best.step >= 1
+    # One step over the judged pair and a few beside it.
+    one_step = {"batch_size": 64, "rungs": 1, "lr": 1e-3, "epochs": 0.02, "warmup": 0, "precision": "fp32"}
+    config = TrialConfig.model_validate({"base": str(run / "best"), "targets": "qv", "r": 2, **one_step})
+    best = train(config, data, lambda _: None, folder=tmp_path / "trial")
+    assert best.step == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_fits_wide_and_narrow_in_light_and_dark(desk: Desk, browser: Browser, width: int, scheme: str) -> None:
-    with served(Service(desk)) as address:
+def test_the_page_fits_wide_and_narrow_in_light_and_dark(toy: Desk, browser: Browser, width: int, scheme: str) -> None:
+    with served(Service(toy)) as address:
         page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
         page.goto(f"{address}/?q=qui+encaise+les+impots&lang=fr")
         assert page.evaluate("document.documentElement.scrollWidth") <= width

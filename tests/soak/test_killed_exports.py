@@ -61,6 +61,9 @@ for number, point in enumerate(POINTS.values()):
     children.append(child)
 for child in children:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+sys.stdin.readline()  # what they left has been looked at
+for number in range(len(POINTS)):
+    export(out / str(number) / "best")
 """
 
 
@@ -73,9 +76,22 @@ def test_a_killed_export_leaves_no_folder_that_looks_complete(tiny_base: TinyBas
     out = tmp_path / "out"
     command = [sys.executable, "-c", SCRIPT, config.model_dump_json(), str(tmp_path / "checkpoint"), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(POINTS)
+    with subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ends = [process.stdout.readline().strip() for _ in POINTS]
+        assert ends == [str(-signal.SIGKILL)] * len(POINTS)
+        look_at_what_is_left(out)
+        process.communicate("\n", timeout=600)
+    assert process.returncode == 0
+    for number in range(len(POINTS)):  # the next export to the same place has removed it
+        assert [path.name for path in (out / str(number)).iterdir()] == ["best"]
+        verify(out / str(number) / "best")
+
+
+def look_at_what_is_left(out: Path) -> None:
     for number in range(len(POINTS)):
         left = list((out / str(number)).iterdir())
         assert left  # it was killed at work

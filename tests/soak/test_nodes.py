@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 def cluster() -> Iterator[Cluster]:
     """A head without CPUs and one node, in processes of their own."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.add_node(num_cpus=1)
+    add_node(made)
     made.wait_for_nodes()
     connect(made.address)
     yield made
@@ -76,6 +77,15 @@ def kill_worker_node(cluster: Cluster) -> None:
         cluster.remove_node(node, allow_graceful=False)
 
 
+def add_node(cluster: Cluster) -> None:
+    """Ray gives a node half a minute to start, which a busy machine may exceed."""
+    for _ in range(4):
+        with suppress(Exception):
+            cluster.add_node(num_cpus=1)
+            return
+    cluster.add_node(num_cpus=1)
+
+
 def joined(count: int) -> None:
     """Wait until so many nodes are there."""
     while len(alive_nodes()) < count:
@@ -102,11 +112,11 @@ def test_nodes_that_die_that_are_blind_and_that_are_taken_back_cost_a_search_not
     def say(line: str) -> None:
         lines.append(line)
         if "left alone" in line:
-            cluster.add_node(num_cpus=1)
+            add_node(cluster)
 
     def dies() -> None:
         kill_worker_node(cluster)
-        cluster.add_node(num_cpus=1)
+        add_node(cluster)
 
     def dies_while_a_blind_one_joins() -> None:
         before = len(alive_nodes())
@@ -119,7 +129,7 @@ def test_nodes_that_die_that_are_blind_and_that_are_taken_back_cost_a_search_not
         while len(alive_nodes()) > 2:
             pass
         warn_of_preemption()
-        cluster.add_node(num_cpus=1)
+        add_node(cluster)
 
     AtFirstRung.events = {0: dies, 1: dies_while_a_blind_one_joins, 2: is_taken_back}
     try:
@@ -141,11 +151,11 @@ def test_a_node_that_joins_is_used_at_once_and_one_that_died_before_the_start_is
 ) -> None:
     kill_worker_node(cluster)
     require_shared_storage(tmp_path)  # Ray still takes the node for alive
-    cluster.add_node(num_cpus=1)
+    add_node(cluster)
     spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 3}, resources={"concurrent": 0})
     run = new_run(tmp_path / "run", spec)
     watcher, lines = AtFirstRung(), list[str]()
-    AtFirstRung.events = {0: lambda: cluster.add_node(num_cpus=1) and None}
+    AtFirstRung.events = {0: lambda: add_node(cluster)}
     study = drive(spec, run, [watcher], lines.append)
     assert {trial.state.name for trial in study.trials} <= {"COMPLETE", "PRUNED"}
     assert watcher.together == 2

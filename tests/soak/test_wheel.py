@@ -35,9 +35,9 @@ def test_the_installed_wheel_searches_with_a_copy_of_the_demo(wheel: Path, tmp_p
     for suffix in (".yaml", ".jsonl"):
         shutil.copy(DEMO.with_suffix(suffix), place)
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    code = "import evaluation, search, trainables; print(evaluation.__file__, search.__file__, trainables.__file__)"
+    code = f"import {', '.join(PACKAGES)}; print({', '.join(f'{name}.__file__' for name in PACKAGES)}, sep='\\n')"
     found = subprocess.run([python, "-c", code], cwd=place, env=clean, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == [str(packages / name / "__init__.py") for name in PACKAGES]
+    assert found.stdout.splitlines() == [str(packages / name / "__init__.py") for name in PACKAGES]
     done = subprocess.run(
         [embtune, "search", "demo.yaml", "--smoke", "--runs", "runs"],
         cwd=place,

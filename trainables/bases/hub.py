@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -83,7 +84,8 @@ def fetch(base: str, revision: str | None = None, *, code: bool = False) -> tupl
         code: download the Python files that the model brings as well, for a base whose code is trusted.
 
     Raises:
-        InputError: it has no safetensors weights, or the hub has no such model or does not answer.
+        InputError: it has no safetensors weights or not all of them, or the hub has no such model, does not answer or
+            wants a token.
     """
     folder = local_folder(base)
     commit = None
@@ -96,6 +98,13 @@ def fetch(base: str, revision: str | None = None, *, code: bool = False) -> tupl
             f'python -c "from sentence_transformers import SentenceTransformer as S; '
             f"S('{base}').save_pretrained('{base.rstrip('/').rsplit('/', 1)[-1]}')\" and give that folder as base"
         )
+    for index in sorted(folder.rglob("*.safetensors.index.json")):
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if missing := sorted(shard for shard in shards if not (index.parent / shard).is_file()):
+            raise InputError(
+                f"base: {base} lacks {len(missing)} of its {len(shards)} weight files ({missing[0]}), expected all "
+                f"that {index.name} names: download it again"
+            )
     return folder, commit
 
 
@@ -144,6 +153,11 @@ def _snapshot(base: str, revision: str | None, code: bool) -> Path:
             ignore_patterns=_UNWANTED,
             local_files_only=not hub_answers(),
         )
+    except GatedRepoError as error:
+        raise InputError(
+            f"base: {base} is gated: accept its licence at {constants.ENDPOINT}/{base}, then log in there "
+            "(hf auth login, or HF_TOKEN in the environment of every node)"
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         at = f" at revision {revision}" if revision else ""
         raise InputError(f"base: the hub has no model {base}{at}, or it needs a token (hf auth login)") from error

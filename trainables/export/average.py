@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
@@ -180,12 +181,18 @@ def _copy_settings(source: Path, target: Path) -> None:
 
 
 def _mean_of_models(folders: Sequence[Path], shares: Sequence[float]) -> SentenceTransformer:
-    total: dict[str, torch.Tensor] = {}
-    for folder, share in zip(folders, shares, strict=True):
-        options = {"dtype": torch.float32, "use_safetensors": True}
-        model = SentenceTransformer(str(folder), device="cpu", model_kwargs=options)
-        for name, parameter in model.named_parameters():
-            total[name] = total[name] + share * parameter.data if name in total else share * parameter.data
-    for name, parameter in model.named_parameters():
-        parameter.data = total[name]
-    return model.eval()
+    mean = _loaded(folders[0])
+    for parameter in mean.parameters():
+        parameter.data.mul_(shares[0])
+    for folder, share in zip(folders[1:], shares[1:], strict=True):
+        other = dict(_loaded(folder).named_parameters())
+        for name, parameter in mean.named_parameters():
+            parameter.data.add_(other.pop(name).data, alpha=share)
+        del other
+        gc.collect()  # models refer to themselves: without this, several would be in memory at once
+    return mean.eval()
+
+
+def _loaded(folder: Path) -> SentenceTransformer:
+    options = {"dtype": torch.float32, "use_safetensors": True}
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs=options)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,15 +17,18 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from evaluation.compare import Comparison, compare
 from evaluation.errors import InputError
 from evaluation.files import read_json, write_whole
+from evaluation.retrieval import evaluate
+from evaluation.task import RetrievalTask
 from trainables.config import TrialConfig
-from trainables.export.backends import Format, check_installed, write_backend
+from trainables.export.backends import Format, check_installed, load_backend, write_backend
 from trainables.export.manifest import appearing
 from trainables.export.merge import trained_model
 from trainables.export.mix import ADAPTER_CONFIG, Mix, check_mix, mixed_model
 from trainables.export.reload import embed_both
-from trainables.model.loaded import no_bars
+from trainables.model.loaded import forget_bases, no_bars
 from trainables.training.rungs import ADAPTER
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -79,10 +82,23 @@ class Exported:
     Attributes:
         cosine: the lowest, of 64 texts, between the exported model and the trained one.
         tolerance: what it had to reach.
+        dev: of an export in int8, it against float32 on dev; None for others, and where dev has a single concept.
     """
 
     cosine: float
     tolerance: float
+    dev: Comparison | None = None
+
+    @property
+    def on_dev(self) -> str:
+        """What int8 costs on dev, for people; empty where it was not measured."""
+        if self.dev is None:
+            return ""
+        c = self.dev
+        return (
+            f"In int8 {c.metric} on dev is {c.other:.4f}, in float32 {c.base:.4f}: a loss of {-c.difference:+.4f} "
+            f"(95 % {-c.high:+.4f} to {-c.low:+.4f}, {c.queries:,} queries)."
+        )
 
 
 def export_model(
@@ -95,6 +111,7 @@ def export_model(
     form: Form | None = None,
     force: bool = False,
     device: str | None = None,
+    dev: tuple[RetrievalTask, str] | None = None,
 ) -> Exported:
     """Merge, save, reload in a fresh process, compare, and only then let `dest` appear.
 
@@ -107,10 +124,11 @@ def export_model(
         record: goes into `embtune.json` (base, configuration and scores of the model), beside what was mixed and how
             the check ended.
         card: the model card, README.md.
-        form: null: a float32 model in safetensors.
+        form: None: a float32 model in safetensors.
         force: a `dest` that exists is replaced.
-        device: where the trained models are built; null: the first GPU, else the CPU. The check's own process is on
+        device: where the trained models are built; None: the first GPU, else the CPU. The check's own process is on
             the CPU.
+        dev: the task, and the metric, on which int8 is held against float32, for the card and for `Exported`.
 
     Raises:
         ExportError: a cosine is below the precision's tolerance.
@@ -127,10 +145,12 @@ def export_model(
         gc.collect()
         if not form.adapter_only:
             _write_model(mix, aside, form)
-        write_whole(aside / "README.md", card)
         got_ND = reloaded(aside, probe, form.format, mix.config, form.adapter_only)
         found = Exported(float((got_ND * expected_ND).sum(axis=1).min()), MIN_COSINE[form.precision])
         _check(str(dest), "the reloaded model", found)
+        if form.precision == "int8" and dev is not None:
+            found = replace(found, dev=_against_float32(mix, aside, form.format, *dev, device))
+        write_whole(aside / "README.md", card + (f"\n{found.on_dev}\n" if found.on_dev else ""))
         document = {**record, "mix": _told(mix), "export": {**asdict(form), **asdict(found)}}
         write_whole(aside / RECORD, json.dumps(document, indent=1, ensure_ascii=False))
     return found
@@ -147,7 +167,7 @@ def reloaded(
 
     Args:
         config: of the trial: whether the folder's own code is run and, where it is an adapter alone, which base it is
-            put on; null: a plain model.
+            put on; None: a plain model.
     """
     with tempfile.TemporaryDirectory() as scratch:
         job, embeddings = Path(scratch) / "job.json", Path(scratch) / "embeddings.npy"
@@ -180,7 +200,19 @@ def _expected(mix: Mix, probe: dict[str, list[str]], device: str | None) -> np.n
             found = Exported(float((merged_ND * unmerged_ND).sum(axis=1).min()), MIN_COSINE["fp32"])
             _check(str(member.checkpoint), "the merged model", found)
         gc.collect()  # models refer to themselves: without this, several would be in memory at once
+    forget_bases()  # whose pages were read to run the adapters
     return embed_both(mixed_model(mix, device), probe)
+
+
+def _against_float32(
+    mix: Mix, folder: Path, target: Format, task: RetrievalTask, metric: str, device: str | None
+) -> Comparison | None:
+    """The runtime's int8 model against the mix in float32; none where the task has a single concept."""
+    if len(set(task.groups.values())) < 2:
+        return None
+    whole = evaluate(mixed_model(mix, device), task, (metric,))
+    gc.collect()
+    return compare(whole, evaluate(load_backend(folder, target), task, (metric,)), metric)
 
 
 def _check(where: str, what: str, found: Exported) -> None:

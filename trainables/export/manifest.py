@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evaluation.errors import InputError
@@ -20,7 +23,8 @@ MANIFEST = "manifest.json"
 def appearing(dest: Path, force: bool = False) -> Iterator[Path]:
     """A folder to fill, beside `dest`; when the block ends well it gets its manifest and becomes `dest`, else it goes.
 
-    A process that is killed leaves at most a hidden folder without a manifest, or one under a hidden name.
+    A process that is killed leaves at most a hidden folder without a manifest, or one under a hidden name; the next
+    export to `dest` removes it.
 
     Args:
         force: a `dest` that exists is replaced, once its successor is complete.
@@ -34,14 +38,48 @@ def appearing(dest: Path, force: bool = False) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(prefix=f".{dest.name}-", dir=dest.parent))
     old = aside.with_name(f"{aside.name}.old")
     try:
-        yield aside
-        write_manifest(aside)
-        if dest.exists():
-            dest.rename(old)
-        put_in_place(aside, dest)
+        with _held(aside):
+            yield aside
+            write_manifest(aside)
+            if dest.exists():
+                dest.rename(old)
+            put_in_place(aside, dest)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+    for left in left_behind(dest):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def left_behind(dest: Path) -> list[Path]:
+    """Hidden folders beside `dest` that exports to it left when they were killed."""
+    name = re.compile(rf"\.{re.escape(dest.name)}-[a-z0-9_]{{8}}(\.old)?")  # as tempfile makes it
+    found = dest.parent.iterdir() if dest.parent.is_dir() else ()
+    return sorted(path for path in found if name.fullmatch(path.name) and path.is_dir() and _abandoned(path))
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Mark a folder as in use; the system lets go of it when the process dies, however it dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network file system may not lock folders: then none is taken for abandoned
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether nobody holds the folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def write_manifest(folder: Path) -> None:

@@ -9,13 +9,18 @@ from sentence_transformers import SentenceTransformer
 
 from trainables.config import TrialConfig
 from trainables.model.build import build_model
-from trainables.training.checkpoint import load_weights
+from trainables.model.precision import resolve_device
+from trainables.training.checkpoint import load_weights, map_weights
 
 
 def trained_model(config: TrialConfig, checkpoint: Path, device: str | None = None) -> SentenceTransformer:
-    """The model as the trial left it at a checkpoint, adapter beside base, in float32."""
+    """The model as the trial left it at a checkpoint, adapter beside base, in float32; to be read and not written."""
+    if config.method == "full":  # without the base's weights beside its own
+        model = build_model(config.model_copy(update={"method": "none"}), "cpu", dtype=torch.float32)
+        map_weights(model, checkpoint)
+        return model.to(resolve_device(device)).eval()
     model = build_model(config, device, dtype=torch.float32)
-    if config.method != "none":
+    if config.method == "lora":
         load_weights(model, checkpoint)
     return model.eval()
 

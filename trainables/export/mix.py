@@ -7,11 +7,13 @@ W = W0 + strength * sum_i w_i (W_i - W0), in float32, where W_i are the weights 
     full    every weight of the checkpoint's file
     none    W0
 
+Of a classifier W0's head is the one that every trial of a seed begins with; W_i's is in the checkpoint's own file.
+
 Because merged weights are averaged, and not A and B, ranks, targets, layers and methods mix. Averaging fine-tunings of
 one base: arXiv 2203.05482; strength, between the base and its fine-tuning: arXiv 2311.13534.
 
-A weight is read, mixed and checked a slice at a time, and weights that no member changes stay the base's own pages: in
-memory are the base, what differs from it, and a slice.
+A weight is read, mixed and checked a slice at a time, the base's from its file, and weights that no member changes stay
+the base's own pages: in memory are the mixed weights and a slice.
 """
 
 from __future__ import annotations
@@ -25,20 +27,24 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from evaluation.errors import InputError
 from evaluation.files import read_json
 from trainables.bases.families import resolve_base
-from trainables.config import TrialConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.model.build import build_model
+from trainables.model.classifier import build_classifier
+from trainables.model.heads import head_names
+from trainables.model.loaded import files_of, transformer_of
 from trainables.model.precision import resolve_device
 from trainables.training.checkpoint import PREFIX, SLICE
-from trainables.training.rungs import ADAPTER, WEIGHTS
+from trainables.training.rungs import ADAPTER, HEAD, WEIGHTS
 
 ADAPTER_CONFIG = "adapter_config.json"
 ENCODER = "0.model."  # of the encoder's weights in the names of a SentenceTransformer's
 ALIKE = ("base", "revision", "trust_remote_code")  # fields that members share, beside what their base resolves to
+HEADS = ("labels", "seed")  # fields that classifiers share besides: their heads began alike and mean the same
 RESOLVED = ("pooling", "query_prompt", "passage_prompt")
 
 
@@ -105,12 +111,32 @@ def mixed_model(mix: Mix, device: str | torch.device | None = None) -> SentenceT
         InputError: members of several bases, poolings or prompts; weights that are missing, unreadable, of another
             base, or not finite.
     """
-    model, updates = _opened(mix)
+    _check_alike(mix)
+    model = build_model(mix.config, "cpu", dtype=torch.float32)
+    _mix_into(model, mix)
+    return model.to(resolve_device(device)).eval()
+
+
+def mixed_classifier(mix: Mix, device: str | torch.device | None = None) -> CrossEncoder:
+    """As mixed_model, of trials that classify: the heads are averaged too.
+
+    Raises:
+        InputError: as mixed_model; members of several labels or seeds, whose heads did not begin alike.
+    """
+    _check_alike(mix)
+    config = mix.config
+    assert isinstance(config, ClassifierConfig)
+    model = build_classifier(config, "cpu", dtype=torch.float32)
+    _mix_into(model, mix)
+    return model.to(resolve_device(device)).eval()
+
+
+def _mix_into(model: SentenceTransformer | CrossEncoder, mix: Mix) -> None:
+    updates, files = _updates(model, mix), files_of(model)
     for name, parameter in model.named_parameters():
         touching = [(amount, update) for amount, update in updates if update.changes(name)]
         if touching:
-            parameter.data = _mixed(name, parameter.data, touching)
-    return model.to(resolve_device(device)).eval()
+            parameter.data = _mixed(name, parameter.data, files.get(name), touching)
 
 
 def check_mix(mix: Mix) -> None:
@@ -119,16 +145,22 @@ def check_mix(mix: Mix) -> None:
     Raises:
         InputError: as `mixed_model`, NaN and infinity apart.
     """
-    _opened(mix)
-
-
-def _opened(mix: Mix) -> tuple[SentenceTransformer, list[tuple[float, _Update]]]:
-    """The base, and how much of which member is mixed into it."""
     _check_alike(mix)
-    model = build_model(mix.config, "cpu", dtype=torch.float32)
+    _updates(build_model(mix.config, "cpu", dtype=torch.float32), mix)
+
+
+def _updates(model: Any, mix: Mix) -> list[tuple[float, _Update]]:
+    """How much of which member is mixed into the base."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     trained = [member for member in mix.members if member.config.method != "none"]
-    return model, [(mix.strength * member.weight, _read(member, shapes)) for member in trained]
+    updates: list[tuple[float, _Update]] = []
+    for member in trained:
+        amount = mix.strength * member.weight
+        updates.append((amount, _read(member, shapes)))
+        if isinstance(member.config, ClassifierConfig) and member.config.method == "lora":
+            names = {ENCODER + name for name in head_names(transformer_of(model))}
+            updates.append((amount, _Head(member.checkpoint / HEAD, {name: shapes[name] for name in names})))
+    return updates
 
 
 class _Update(Protocol):
@@ -138,22 +170,41 @@ class _Update(Protocol):
 
     def changes(self, name: str) -> bool: ...
 
-    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor: ...
+    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Rows of the weight, or what is added to these rows of the base's, `base`."""
+        ...
 
 
-def _mixed(name: str, base: torch.Tensor, updates: Sequence[tuple[float, _Update]]) -> torch.Tensor:
-    """(1 - sum of a_i over what replaces) W0 + sum of a_i W_i or a_i (W_i - W0): a trial alone stays exactly itself."""
+def _mixed(
+    name: str, base: torch.Tensor, file: tuple[Path, str] | None, updates: Sequence[tuple[float, _Update]]
+) -> torch.Tensor:
+    """(1 - sum of a_i over what replaces) W0 + sum of a_i W_i or a_i (W_i - W0): a trial alone stays exactly itself.
+
+    Args:
+        base: W0.
+        file: that W0 is the pages of, and its name there; None: it is in memory.
+    """
     kept = 1 - math.fsum(amount for amount, update in updates if update.replaces)
-    mixed = base * kept if abs(kept) > 1e-12 else torch.zeros_like(base)  # which leaves the base's pages unread
+    kept = kept if abs(kept) > 1e-12 else 0.0
+    mixed = torch.empty_like(base)
     step = max(1, SLICE // max(1, base[:1].numel())) if base.dim() else 1
     for start in range(0, len(base) if base.dim() else 1, step):
         rows = slice(start, start + step)
-        part = mixed[rows] if base.dim() else mixed
+        own = _rows(*file, rows) if file else base[rows] if base.dim() else base
+        part = own * kept if kept else torch.zeros_like(own)
         for amount, update in updates:
-            part.add_(update.rows(name, base, rows), alpha=amount)
+            part.add_(update.rows(name, own, rows), alpha=amount)
         if not part.isfinite().all():
             raise InputError(f"mix: {name} holds NaN or infinity, expected finite weights (a trial that diverged?)")
+        (mixed[rows] if base.dim() else mixed).copy_(part)
     return mixed
+
+
+def _rows(file: Path, name: str, rows: slice) -> torch.Tensor:
+    """Opened anew: the pages of a file that stays open count as this process's memory, all that were ever read."""
+    with safe_open(file, framework="pt") as tensors:
+        part = tensors.get_slice(name)
+        return part[rows] if part.get_shape() else tensors.get_tensor(name)
 
 
 class _Full:
@@ -176,9 +227,23 @@ class _Full:
         return True
 
     def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
-        # Opened anew: the pages of a file that stays open count as this process's memory, all that were ever read.
-        with safe_open(self._file, framework="pt") as tensors:
-            return (tensors.get_slice(name)[rows] if base.dim() else tensors.get_tensor(name)).float()
+        return _rows(self._file, name, rows).float()
+
+
+class _Head(_Full):
+    """A classifier's head, from the file beside its adapter."""
+
+    def __init__(self, file: Path, shapes: dict[str, torch.Size]) -> None:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file, expected the head of a trained classifier")
+        self._names = set(shapes)
+        super().__init__(file, {name.removeprefix(ENCODER): shape for name, shape in shapes.items()})
+
+    def changes(self, name: str) -> bool:
+        return name in self._names
+
+    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
+        return super().rows(name.removeprefix(ENCODER), base, rows)
 
 
 class _Adapter:
@@ -220,8 +285,8 @@ class _Adapter:
         magnitude = parts.get(".lora_magnitude_vector")
         if magnitude is None:
             return change
-        tuned = change.add_(base[rows])
-        return tuned.mul_((magnitude[rows] / tuned.norm(dim=1)).unsqueeze(1)).sub_(base[rows])
+        tuned = change.add_(base)
+        return tuned.mul_((magnitude[rows] / tuned.norm(dim=1)).unsqueeze(1)).sub_(base)
 
 
 def _read(member: Member, shapes: dict[str, torch.Size]) -> _Update:
@@ -236,7 +301,7 @@ def _read(member: Member, shapes: dict[str, torch.Size]) -> _Update:
 
 def _check_alike(mix: Mix) -> None:
     first, *others = mix.members
-    for field in ALIKE:
+    for field in (*ALIKE, *(HEADS if isinstance(first.config, ClassifierConfig) else ())):
         for other in others:
             _same(field, getattr(first.config, field), getattr(other.config, field))
     if others:

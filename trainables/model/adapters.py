@@ -10,7 +10,7 @@ from peft import LoraConfig, TaskType
 from transformers import PreTrainedModel
 
 from evaluation.errors import InputError
-from trainables.bases.architectures import LAYOUTS, LEAF_NAMES
+from trainables.bases.architectures import role_of
 from trainables.config import TrialConfig
 from trainables.targets import Role, parse_targets
 
@@ -20,7 +20,8 @@ _LAYER = r"(.*?\.\d+)\."  # up to the number of the layer
 def resolve_targets(model: PreTrainedModel, targets: str, last_n: int | None = None) -> list[str]:
     """Full names of the linear modules that `targets` means in `model` (real or on the meta device).
 
-    The pooler is never among them: mean, CLS and last-token pooling read the hidden states, so it gets no gradient.
+    Where query, key and value are one projection, each of the three means it. The pooler is never among them: mean, CLS
+    and last-token pooling read the hidden states, so it gets no gradient.
 
     Args:
         last_n: only the last n layers; None: all.
@@ -38,15 +39,29 @@ def resolve_targets(model: PreTrainedModel, targets: str, last_n: int | None = N
         return [name for layer in kept for name, _ in layer]
     names: list[str] = []
     for role in parse_targets(targets):
-        matched = [[name for name, module_role in layer if module_role == role] for layer in kept]
+        meant = {role, "qkv"} if role in ("q", "k", "v") else {role}
+        matched = [[name for name, module_role in layer if module_role in meant] for layer in kept]
         if not all(matched):
             missing = f"matches nothing in {sum(not m for m in matched)} of {len(kept)} layers"
             raise InputError(
-                f"targets: {role} {missing} of {type(model).__name__}; its linear modules are {_kinds(linears)}"
+                f"targets: {role} {missing} of {type(model).__name__}; its linear modules are {_kinds(linears)}; "
+                "expected a target that it has, or all-linear"
             )
         names += [name for layer_names in matched for name in layer_names]
     order = {name: position for position, name in enumerate(linears)}
-    return sorted(names, key=order.__getitem__)
+    return sorted(set(names), key=order.__getitem__)
+
+
+def modules_by_role(model: PreTrainedModel) -> dict[Role | None, list[str]]:
+    """What a role is called in the layers of `model`, layer numbers folded to *; under None what has no known role."""
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    found: dict[Role | None, list[str]] = {}
+    for layer in _by_layer(model, linears):
+        for name, role in layer:
+            kind = re.sub(r"\.\d+\.", ".*.", name)
+            if kind not in found.setdefault(role, []):
+                found[role].append(kind)
+    return found
 
 
 def lora_config(config: TrialConfig, model: PreTrainedModel) -> LoraConfig:
@@ -87,18 +102,11 @@ def _check_last_n(last_n: int, layers: int, model: PreTrainedModel) -> None:
 
 def _by_layer(model: PreTrainedModel, linears: list[str]) -> list[list[tuple[str, Role | None]]]:
     """The linear modules of each layer, with their role where it is known."""
-    layout = LAYOUTS.get(model.config.model_type)
     layers: dict[str, list[tuple[str, Role | None]]] = {}
     for name in linears:
-        if not (match := re.match(_LAYER, name)):
-            continue
-        layer, inside = match[1], name[match.end() :]
-        if layout is not None:
-            role = next((role for role, paths in layout.roles.items() if inside in paths), None)
-        else:
-            leaf = inside.rsplit(".", 1)[-1].lower()
-            role = next((role for role, leaves in LEAF_NAMES.items() if leaf in leaves), None)
-        layers.setdefault(layer, []).append((name, role))
+        if match := re.match(_LAYER, name):
+            role = role_of(model.config.model_type, name[match.end() :])
+            layers.setdefault(match[1], []).append((name, role))
     return list(layers.values())
 
 

@@ -67,7 +67,7 @@ class KeepingTransformer(Transformer):
             return features
 
         tokenizer: Any = self.tokenizer
-        usual = not (processing_kwargs or self.processing_kwargs) and getattr(tokenizer, "padding_side", "") == "right"
+        usual = not (processing_kwargs or self.processing_kwargs)
         if not usual or not inputs or not all(isinstance(text, str) for text in inputs):
             return tokenize(inputs)
         kept = self.tokens.kept[(self.max_seq_length, prompt, *sorted(kwargs.items()))]
@@ -88,16 +88,18 @@ class KeepingTransformer(Transformer):
 
 
 def _rows(features: Features, names: list[str]) -> list[np.ndarray]:
-    """The texts of a batch, as `Kept` has them."""
-    lengths = features[MASK].sum(dim=1).tolist()
+    """The texts of a batch, as `Kept` has them: without padding, on whichever side it is."""
+    real = features[MASK].numpy().astype(bool)
     together = torch.stack([features[name] for name in names]).numpy().astype(np.int32)
-    return [together[:, i, :length].copy() for i, length in enumerate(lengths)]
+    return [together[:, i, kept] for i, kept in enumerate(real)]
 
 
 def _padded(rows: list[np.ndarray], names: list[str], tokenizer: Any) -> Features:
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     together = np.empty((len(names), len(rows), max(row.shape[1] for row in rows)), dtype=np.int64)
     together[:] = np.array([fill.get(name, 0) for name in names])[:, None, None]
+    width = together.shape[2]
     for i, row in enumerate(rows):
-        together[:, i, : row.shape[1]] = row
+        start = width - row.shape[1] if tokenizer.padding_side == "left" else 0
+        together[:, i, start : start + row.shape[1]] = row
     return dict(zip(names, torch.from_numpy(together), strict=True))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import AutoModel, PreTrainedModel
 
 from evaluation.embeddings import unit_rows
 from evaluation.errors import InputError
@@ -23,6 +22,7 @@ from trainables.config import TrialConfig
 from trainables.model.build import build_model
 from trainables.model.loaded import no_bars
 from trainables.model.precision import resolve_attention, resolve_device, resolve_precision
+from trainables.model.weights import check_weights
 
 MIN_COSINE = 0.999  # 8 bits of mantissa (bf16) cost about 0.0001 on a real base
 TEXTS = (
@@ -46,7 +46,6 @@ TEXTS = (
     "Un chat dort sur le fauteuil.",
     "Water boils at a lower temperature on a mountain than at sea level because the pressure of the air is lower.",
 )
-NOT_WEIGHTS = ("position_ids", "inv_freq")  # tables that older files hold and newer code computes
 
 
 def parity_key(config: TrialConfig, device: str | torch.device | None = None) -> tuple[str, ...]:
@@ -72,8 +71,8 @@ def check_base(config: TrialConfig, cache: Path | None = None, device: str | tor
     """
     place = resolve_device(device)
     base = resolve_base(config)
-    folder, _ = hub.fetch(config.base, config.revision)
-    check_weights(config, folder)
+    folder, _ = hub.fetch(config.base, config.revision, code=config.trust_remote_code)
+    check_weights(config.base, folder, config.trust_remote_code)
     plain = _plain(config, base, folder).to(place)
     expected_ND = _one_by_one(plain, base)
     trial = config if config.method == "full" else config.model_copy(update={"method": "none"})
@@ -86,49 +85,6 @@ def check_base(config: TrialConfig, cache: Path | None = None, device: str | tor
             f"{lowest:.4f}, expected at least {MIN_COSINE}): {reasons}"
         )
     return lowest
-
-
-def check_weights(config: TrialConfig, folder: Path) -> None:
-    """Hold the names in a base's files against those of its architecture.
-
-    A pooler may be missing, as pooling reads the hidden states, and so may tables that are computed; heads of the
-    pre-training may be left over.
-
-    Raises:
-        InputError: names the weights that would be drawn at random, dropped, or have another shape.
-    """
-    encoder, info = _encoder(config, folder)
-    own = {name.split(".")[0] for name, _ in encoder.named_parameters()} - {"pooler"}
-    missing = [n for n in info["missing_keys"] if not n.startswith("pooler.") and not n.endswith(NOT_WEIGHTS)]
-    extra = [n for n in info["unexpected_keys"] if n.split(".")[0] in own and not n.endswith(NOT_WEIGHTS)]
-    other = [key[0] for key in info["mismatched_keys"]]
-    for what, names in (("lack", missing), ("hold beyond the encoder", extra), ("hold in another shape", other)):
-        if names:
-            raise InputError(
-                f"base: {config.base}: its files {what} {_listed(names)} of {type(encoder).__name__}; expected the "
-                "weights of its architecture, as missing ones would be random numbers"
-            )
-
-
-def _encoder(config: TrialConfig, folder: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
-    inner = folder
-    if not (folder / "config.json").is_file():  # older packaged models: the encoder lies in a folder of its own
-        inner = next(path.parent for path in sorted(folder.glob("*/config.json")) if _is_encoder(path.parent))
-    with no_bars():
-        encoder, info = AutoModel.from_pretrained(
-            str(inner),
-            dtype=torch.float32,
-            attn_implementation="eager",
-            use_safetensors=True,
-            trust_remote_code=config.trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are named below
-        )
-    return encoder, info
-
-
-def _is_encoder(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors")) and any(folder.glob("tokenizer*"))
 
 
 def _plain(config: TrialConfig, base: ResolvedBase, folder: Path) -> SentenceTransformer:
@@ -207,8 +163,3 @@ def _differences(
 
 def _pooling(module: Pooling) -> str:
     return module.pooling_mode if isinstance(module.pooling_mode, str) else "+".join(module.pooling_mode)
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

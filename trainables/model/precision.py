@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING
 from transformers.utils import is_flash_attn_2_available
 
 from evaluation.errors import InputError
-from trainables.bases.families import ResolvedBase
+from trainables.bases.architectures import LAYOUTS
+from trainables.bases.families import ResolvedBase, resolve_base
 from trainables.config import TrialConfig
 
 AttentionName = Literal["eager", "sdpa", "flash_attention_2"]
@@ -81,19 +83,37 @@ def describe(device: str | torch.device | None = None) -> Device:
 def resolve_precision(config: TrialConfig, device: Device | str | torch.device | None = None) -> Precision:
     """The trial's precision on `device`.
 
-    auto is bf16 where the device multiplies bf16 matrices itself, else fp16 on a GPU and fp32 on a CPU.
+    auto is bf16 where the device multiplies bf16 matrices itself, else fp16 on a GPU whose base stays within its
+    numbers, else fp32.
 
     Raises:
-        InputError: fp16 on a CPU, where gradients underflow unscaled.
+        InputError: fp16 on a CPU, where gradients underflow unscaled, or for a base that overflows in it.
     """
     place = device if isinstance(device, Device) else describe(device)
     if config.precision == "auto":
         if place.bf16:
             return Precision("bf16")
-        return Precision("fp16" if place.kind == "cuda" else "fp32")
+        return Precision("fp16" if place.kind == "cuda" and _fits_fp16(config) else "fp32")
     if config.precision == "fp16" and place.kind == "cpu":
         raise InputError("precision: fp16 needs a GPU, expected auto, bf16 or fp32 on a CPU")
+    if config.precision == "fp16" and not _fits_fp16(config):
+        raise InputError(
+            f"precision: {config.base} overflows in fp16 (its hidden states pass 65,504), expected auto, bf16 or fp32"
+        )
     return Precision(config.precision)
+
+
+def precision_note(config: TrialConfig, device: Device | str | torch.device | None = None) -> str | None:
+    """What to say where auto takes another precision than the device's fastest; None: nothing."""
+    place = device if isinstance(device, Device) else describe(device)
+    if config.precision != "auto" or place.bf16 or place.kind != "cuda" or _fits_fp16(config):
+        return None
+    return f"{config.base}: overflows in fp16, and this GPU has no bf16: fp32"
+
+
+def _fits_fp16(config: TrialConfig) -> bool:
+    layout = LAYOUTS.get(resolve_base(config).model_type)
+    return layout is None or layout.fp16
 
 
 def resolve_weights(
@@ -147,3 +167,10 @@ def _kernels(model_type: str) -> tuple[bool, bool]:
     found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
     architecture: Any = found[0] if isinstance(found, tuple) else found
     return bool(architecture._supports_sdpa), bool(architecture._supports_flash_attn)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision for what is not training, as the trainer has it for training."""
+    if precision.name == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision.weights)

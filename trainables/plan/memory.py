@@ -1,12 +1,13 @@
-"""Parameter counts on torch's meta device, and an estimate of a trial's peak memory.
+"""An estimate of a trial's peak memory.
 
-The estimate adds up, for B texts of s tokens, width h, feed-forward width f, a heads, e bytes a value (2 in 16-bit):
+It adds up, for B texts of s tokens, width h, feed-forward width f, a heads, e bytes a value (2 in 16-bit):
 
 - weights: e bytes each when frozen, 4 when trained (float32 masters), and 2 more for each trained linear weight that
   autocast casts; adapter: 4; gradients: 4 and AdamW's two moments: 8 for each trained parameter;
 - activations that the backward pass needs, for each layer from the first trained one, bytes a token:
   frozen base, float32: 4 (7 h + f); 16-bit: 2 (11 h + f), some of them kept in float32;
   fully trained, float32: 4 (10 h + 2 f); 16-bit: 2 (18 h + 2 f);
+  other architectures (gated feed-forward, rotary positions, norms in float32): trainables/plan/activations.py;
   inputs of adapted linears: 3 e each value in 16-bit, 2 e in float32;
   attention scores where the kernel keeps them: 3 e a s (eager), 12 a s (SDPA on a CPU, where dropout rules the fused
   kernel out and the plain one computes in float32);
@@ -23,19 +24,17 @@ Terms after Korthikanti et al., "Reducing Activation Recomputation in Large Tran
 
 from __future__ import annotations
 
-import functools
-import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from evaluation.errors import InputError
 from trainables.bases.families import ResolvedBase, resolve_base
-from trainables.config import TrialConfig
-from trainables.model.adapters import resolve_targets, trained_names
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.model.precision import AttentionName
+from trainables.plan.activations import Sizes, activations
+from trainables.plan.parameters import count_parameters
 
 GIB = 1024**3
 RUNTIME = {"cuda": 0.6 * GIB, "cpu": 0.6 * GIB}  # CUDA's context and kernels; torch and transformers in a process
@@ -44,18 +43,6 @@ HEADROOM = 0.9  # share of the device's memory that a plan may fill: allocators 
 MIN_MICRO_BATCH = 64  # TrialConfig.micro_batch_tokens
 
 DeviceKind = Literal["cpu", "cuda"]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Parameters of a trial's model. total includes the pooler and the adapter, as PEFT counts them."""
-
-    trainable: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        return self.trainable / self.total
 
 
 @dataclass(frozen=True)
@@ -76,24 +63,6 @@ class Memory:
         return sum(parts) + self.runtime
 
 
-def meta_model(base: ResolvedBase) -> PreTrainedModel:
-    """The base's encoder on torch's meta device: every module, no weights. Do not change it: it is shared.
-
-    Raises:
-        InputError: the figures are not those of an architecture that transformers has.
-    """
-    return _meta_model(json.dumps(base.figures, sort_keys=True, default=str), base.name)
-
-
-def count_parameters(config: TrialConfig, base: ResolvedBase | None = None) -> Counts:
-    """Trainable and total parameters of a trial, without weights.
-
-    Raises:
-        InputError: an unknown base, or targets that match nothing.
-    """
-    return _count(config, meta_model(base or resolve_base(config)))
-
-
 def estimate_memory(
     config: TrialConfig,
     device: DeviceKind,
@@ -101,32 +70,41 @@ def estimate_memory(
     attention: AttentionName | None,
     base: ResolvedBase | None = None,
     own_negatives: int | None = None,
+    longest: int | None = None,
 ) -> Memory:
-    """Estimated peak memory of a trial whose texts are all of its maximum length; see the module's formula.
+    """Estimated peak memory of a trial whose texts are all as long as the longest; see the module's formula.
 
     Args:
         own_negatives: of the training row that brings the most; None: unknown.
+        longest: tokens of the data's longest text; None: unknown, and taken for the maximum length.
+
+    Raises:
+        InputError: an unknown base, targets that match nothing, or a base whose own code does not say its sizes.
     """
     base = base or resolve_base(config)
-    counts = _count(config, meta_model(base))
+    sizes = Sizes.of(base)
+    counts = count_parameters(config, base)
     frozen = counts.total - counts.trainable
     value = 4 if precision == "fp32" else 2
     weights = 4 * counts.total if config.method == "full" else value * frozen + 4 * counts.trainable
     if config.method == "full" and precision != "fp32":
         weights += 2 * counts.trainable
-    texts = 2 + negatives_of_a_pair(config, own_negatives)
-    tokens, length = _tokens(config, base, texts)
-    activations, workspace = _activations(config, base, device, precision, attention, tokens, length)
+    texts = _sequences(config, own_negatives)
+    length = _length(config, base, longest)
+    tokens = config.batch_size * texts * length
+    if config.micro_batch_tokens:
+        tokens = min(tokens, max(config.micro_batch_tokens, length))
+    held, workspace = activations(config, base, sizes, device, precision, attention, tokens, length)
     workspace += 3 * 4 * config.batch_size**2 * (texts - 1)
     if config.method == "none":
-        activations = 0
+        held = 0
     return Memory(
         weights=weights,
         gradients=4 * counts.trainable,
         optimizer=8 * counts.trainable,
-        activations=int(activations),
+        activations=int(held),
         workspace=int(workspace),
-        allocator=int(MALLOC * (activations + workspace)) if device == "cpu" else 0,
+        allocator=int(MALLOC * (held + workspace)) if device == "cpu" else 0,
         runtime=int(RUNTIME[device]),
     )
 
@@ -151,15 +129,17 @@ def fit_to_memory(
     precision: Literal["bf16", "fp16", "fp32"],
     attention: AttentionName | None,
     own_negatives: int | None = None,
+    longest: int | None = None,
 ) -> TrialConfig:
     """The configuration, changed so that its estimate fits in `device_memory` bytes; unchanged where it fits already.
 
-    The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass) with
-    the largest micro-batch that fits, a power of two of tokens; then gradient checkpointing besides.
+    The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass), or
+    of a classifier a step in pieces, with the largest micro-batch that fits, a power of two of tokens; then gradient
+    checkpointing besides.
     A base that runs code of its own is left as it is: what its figures mean is not known.
 
     Args:
-        own_negatives: as in `estimate_memory`.
+        own_negatives, longest: as in `estimate_memory`.
 
     Raises:
         InputError: not even one text at a time fits.
@@ -170,12 +150,12 @@ def fit_to_memory(
         return config
 
     def needs(candidate: TrialConfig) -> int:
-        return estimate_memory(candidate, device, precision, attention, base, own_negatives).total
+        return estimate_memory(candidate, device, precision, attention, base, own_negatives, longest).total
 
     if needs(config) <= budget:
         return config
-    length = min(config.max_length or base.max_length, base.max_length)
-    texts = 2 + negatives_of_a_pair(config, own_negatives)
+    length = _length(config, base, longest)
+    texts = _sequences(config, own_negatives)
     largest = config.micro_batch_tokens or config.batch_size * texts * length
     smallest = max(MIN_MICRO_BATCH, length)
     for checkpointing in dict.fromkeys((config.gradient_checkpointing, True)):
@@ -192,6 +172,11 @@ def fit_to_memory(
     )
 
 
+def _sequences(config: TrialConfig, own_negatives: int | None) -> int:
+    """Sequences that the encoder reads of a training row: a classifier reads a pair as one."""
+    return 1 if isinstance(config, ClassifierConfig) else 2 + negatives_of_a_pair(config, own_negatives)
+
+
 def negatives_of_a_pair(config: TrialConfig, own: int | None) -> int:
     """Negatives that a training pair has in a trial: mined ones, or the data's own.
 
@@ -205,83 +190,7 @@ def negatives_of_a_pair(config: TrialConfig, own: int | None) -> int:
     return min(room, own) if own is not None else room if room > 1 else 0
 
 
-def _tokens(config: TrialConfig, base: ResolvedBase, texts: int) -> tuple[int, int]:
-    """Tokens whose activations are held at once, and tokens of a text; `texts` of a pair."""
+def _length(config: TrialConfig, base: ResolvedBase, longest: int | None) -> int:
+    """Tokens of the longest text that a trial reads."""
     length = min(config.max_length or base.max_length, base.max_length)
-    tokens = config.batch_size * texts * length
-    return (min(tokens, max(config.micro_batch_tokens, length)) if config.micro_batch_tokens else tokens), length
-
-
-def _activations(
-    config: TrialConfig,
-    base: ResolvedBase,
-    device: DeviceKind,
-    precision: str,
-    attention: str | None,
-    tokens: int,
-    length: int,
-) -> tuple[float, float]:
-    figures = meta_model(base).config
-    h, heads = figures.hidden_size, figures.num_attention_heads
-    f = getattr(figures, "intermediate_size", 4 * h)
-    layers = min(config.last_n or figures.num_hidden_layers, figures.num_hidden_layers)
-    e = 4 if precision == "fp32" else 2
-    if config.method == "full":
-        a_token = e * ((10 if precision == "fp32" else 18) * h + 2 * f)
-    else:
-        a_token = e * ((7 if precision == "fp32" else 11) * h + f)
-    kept = {"eager": 3 * e, "sdpa": 12 if device == "cpu" else 0}.get(attention or "", 0)
-    scores = kept * heads * length
-    a_layer = 0
-    if base.model_type == "deberta-v2" and getattr(figures, "relative_attention", False):
-        positions = 2 * (figures.position_buckets if figures.position_buckets > 0 else figures.max_position_embeddings)
-        a_token += e * (h + 2 * heads * positions)
-        scores *= 2
-        a_layer = 17 * e * positions * h
-    held = layers * (tokens * (a_token + scores) + a_layer)
-    if config.method == "lora":
-        held += tokens * (2 if precision == "fp32" else 3) * e * _adapted_inputs(config, base)
-    if config.gradient_checkpointing:
-        held = layers * tokens * e * h + held / layers
-    return held, 2 * e * tokens * max(f, heads * length if scores else 0)
-
-
-def _adapted_inputs(config: TrialConfig, base: ResolvedBase) -> int:
-    """Values a token that the adapted linears take in."""
-    model = meta_model(base)
-    return sum(_linear(model, name).in_features for name in resolve_targets(model, config.targets, config.last_n))
-
-
-def _count(config: TrialConfig, model: PreTrainedModel) -> Counts:
-    total = sum(parameter.numel() for parameter in model.parameters())
-    if config.method == "none":
-        return Counts(0, total)
-    if config.method == "full":
-        parameters = dict(model.named_parameters())
-        return Counts(sum(parameters[name].numel() for name in trained_names(model, config.last_n)), total)
-    adapter = 0
-    for name in resolve_targets(model, config.targets, config.last_n):
-        linear = _linear(model, name)
-        # A is r x in, B is out x r; DoRA adds a magnitude for each output.
-        adapter += config.r * (linear.in_features + linear.out_features) + config.dora * linear.out_features
-    return Counts(adapter, total + adapter)
-
-
-def _linear(model: PreTrainedModel, name: str) -> torch.nn.Linear:
-    module = model.get_submodule(name)
-    if not isinstance(module, torch.nn.Linear):
-        raise TypeError(f"{name} is a {type(module).__name__}, expected a linear module")
-    return module
-
-
-@functools.lru_cache(maxsize=32)
-def _meta_model(figures_json: str, name: str) -> PreTrainedModel:
-    figures: dict[str, Any] = json.loads(figures_json)
-    model_type = figures.pop("model_type", None)
-    try:
-        config = AutoConfig.for_model(model_type, **figures)
-        with torch.device("meta"):
-            return AutoModel.from_config(config)
-    except (KeyError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"base: {name}: architecture {model_type!r} is not one of transformers' ({first})") from error
+    return length if longest is None else min(length, max(1, longest))

@@ -11,18 +11,23 @@ import torch
 from rich.table import Table
 
 from evaluation.errors import InputError
+from trainables.bases.architectures import fused_note
 from trainables.bases.families import ResolvedBase, resolve_base
-from trainables.config import TrialConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.model.precision import (
     AMPERE,
     AttentionName,
     Device,
     Precision,
     describe,
+    precision_note,
     resolve_attention,
     resolve_precision,
 )
-from trainables.plan.memory import GIB, HEADROOM, DeviceKind, count_parameters, estimate_memory, fit_to_memory
+from trainables.plan.longest import LongestTexts
+from trainables.plan.memory import GIB, HEADROOM, DeviceKind, estimate_memory, fit_to_memory
+from trainables.plan.parameters import count_parameters
+from trainables.targets import parse_targets
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,10 @@ class PlanRow:
     """One configuration of a plan.
 
     Attributes:
+        longest: tokens of the data's longest text, at most max_length; None: the data is unknown.
         trainable, total, share: parameters that are trained, all, and the first as a share of the second; None for a
-            base that runs code of its own: only its weights would tell.
-        memory: estimated, in bytes; None: likewise.
+            base that runs code of its own which is out of reach.
+        memory: estimated, in bytes; None: likewise, or where that code does not say its sizes.
         steps: of the optimizer; None: the data is unknown.
         fits: whether the estimate stays under the device's memory; None: that is unknown.
         advice: the fields of the configuration that would make it fit.
@@ -47,6 +53,7 @@ class PlanRow:
     batches: str
     batch_size: int
     max_length: int
+    longest: int | None
     precision: str
     attention: AttentionName | None
     trainable: int | None
@@ -70,6 +77,7 @@ def plan_rows(
     device_memory: int | None = None,
     workers: int = 1,
     own_negatives: int | None = None,
+    texts: LongestTexts | None = None,
 ) -> list[PlanRow]:
     """One row for each configuration. Nothing is downloaded but small JSON files, and those only when the hub answers.
 
@@ -80,6 +88,7 @@ def plan_rows(
             unknown.
         workers: processes that share out a trial's batches, each on such a device.
         own_negatives: of the training row that brings the most; None: unknown.
+        texts: the data's longest; None: unknown, and every text is taken for one of the maximum length.
 
     Raises:
         InputError: an unknown base, targets that match nothing, a max_length beyond the base's positions.
@@ -87,7 +96,15 @@ def plan_rows(
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_memory is None and kind == "cuda" and torch.cuda.is_available():
         device_memory = torch.cuda.get_device_properties(0).total_memory
-    return [_row(config, train_pairs, kind, device_memory, workers, own_negatives) for config in configs]
+    longest: dict[tuple[Any, ...], int | None] = {}  # of each base: configurations of one differ in what is trained
+
+    def row(config: TrialConfig) -> PlanRow:
+        key = (config.base, config.revision, config.task, config.query_prompt, config.passage_prompt)
+        if key not in longest:
+            longest[key] = texts.tokens(config) if texts is not None else None
+        return _row(config, train_pairs, kind, device_memory, workers, own_negatives, longest[key])
+
+    return [row(config) for config in configs]
 
 
 def optimizer_steps(config: TrialConfig, train_pairs: int) -> int:
@@ -111,7 +128,9 @@ def plan_table(rows: Sequence[PlanRow], title: str | None = None, width: int = 1
                 name, justify="left" if text else "right", no_wrap=name != "base", overflow="fold", min_width=len(name)
             )
         table.add_row(*cells.values())
-    legend = ["memory: at most, with every text of the maximum length"]
+    known = any(row.longest is not None for row in rows)
+    what = "as long as the longest of the data" if known else "of the maximum length"
+    legend = [f"memory: at most, with every text {what}"]
     if any(row.fits is False and row.advice for row in rows):
         legend.append("* fits with the advice of --json (cached loss, gradient checkpointing)")
     if any(row.fits is False and not row.advice for row in rows):
@@ -152,23 +171,31 @@ def _row(
     device_memory: int | None,
     workers: int,
     own_negatives: int | None,
+    longest: int | None,
 ) -> PlanRow:
     base = resolve_base(config)
-    precision, attention, note = _arithmetic(config, base, kind)
-    counts = None if base.foreign else count_parameters(config, base)
+    precision, attention, notes = _arithmetic(config, base, kind)
     share = config.model_copy(update={"batch_size": config.batch_size // workers})
-    memory = None
-    if base.foreign:
-        note = f"{config.base}: runs code of its own, so its parameters and memory are known once it is loaded"
-    else:
-        memory = estimate_memory(share, kind, precision.name, attention, base, own_negatives).total
+    counts, memory = None, None
+    try:
+        counts = count_parameters(config, base)
+        memory = estimate_memory(share, kind, precision.name, attention, base, own_negatives, longest).total
+    except InputError as error:
+        if not base.foreign:  # what its own code leaves open is known when a trial loads it
+            raise
+        notes.append(f"{error}; unknown until it is loaded")
+    if config.method == "lora" and config.targets != "all-linear":
+        notes.append(fused_note(base.model_type, parse_targets(config.targets)))
+    if base.dense:
+        trained = "trained with the encoder" if config.method == "full" else "frozen with method lora"
+        notes.append(f"{config.base}: {len(base.dense)} Dense modules after the pooling, {trained}")
     fits = None if device_memory is None or memory is None else memory <= HEADROOM * device_memory
     advice: dict[str, Any] = {}
     if fits is False and device_memory is not None:
         try:
-            fitted = fit_to_memory(share, device_memory, kind, precision.name, attention, own_negatives)
+            fitted = fit_to_memory(share, device_memory, kind, precision.name, attention, own_negatives, longest)
         except InputError as error:
-            note = "; ".join(filter(None, (note, str(error))))
+            notes.append(str(error))
         else:
             advice = {
                 name: getattr(fitted, name)
@@ -183,9 +210,10 @@ def _row(
         last_n=config.last_n if config.method != "none" else None,
         r=config.r if adapter else None,
         dora=config.dora and adapter,
-        batches=config.batches,
+        batches="" if isinstance(config, ClassifierConfig) else config.batches,
         batch_size=config.batch_size,
         max_length=base.max_length,
+        longest=None if longest is None else min(longest, base.max_length),
         precision=precision.name,
         attention=attention,
         trainable=counts.trainable if counts else None,
@@ -195,15 +223,17 @@ def _row(
         steps=None if train_pairs is None else optimizer_steps(config, train_pairs),
         fits=fits,
         advice=advice,
-        notes=(*base.conflicts, *base.notes, *((note,) if note else ())),
+        notes=(*base.conflicts, *base.notes, *(note for note in notes if note)),
     )
 
 
 def _arithmetic(
     config: TrialConfig, base: ResolvedBase, kind: DeviceKind
-) -> tuple[Precision, AttentionName | None, str | None]:
-    """Precision and attention on a device that this machine may lack: a GPU is then taken to be Ampere or newer."""
+) -> tuple[Precision, AttentionName | None, list[str | None]]:
+    """Precision, attention and notes, on a device that this machine may lack: a GPU is then taken to be Ampere or
+    newer."""
     here = kind != "cuda" or torch.cuda.is_available()
     place = describe(kind) if here else Device("cuda", bf16=True, capability=AMPERE)
     attention, note = resolve_attention(config, base, place)
-    return resolve_precision(config, place), attention, note if here else None
+    notes = [note, precision_note(config, place)] if here else []
+    return resolve_precision(config, place), attention, notes

@@ -1,8 +1,10 @@
 """A trial's folder on disk: one `checkpoint-<step>` folder for each rung, read and tidied without torch.
 
 `rung.json` is written last in it: its existence means that the checkpoint is complete. While the trial may go on, the
-weights of the best and of the latest rung stay, and the optimizer's state of the latest; once it has ended, the best
-rung's weights alone. Scores stay for every rung.
+weights of the best and of the latest rung stay, the adapters of the last LAST, which may be averaged, and the
+optimizer's state of the latest; once it has ended, the best rung's weights and, of a trial that can still win, those
+adapters. Weights of full fine-tunings, each as large as the model, are not kept to be averaged. Scores stay for every
+rung.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from evaluation.retrieval import Scores
 MARKER = "rung.json"
 SCORES = "scores.npz"
 ADAPTER = "adapter_model.safetensors"  # PEFT's own file name: the folder loads with PeftModel.from_pretrained
+HEAD = "head.safetensors"  # of a classifier, beside the adapter
 WEIGHTS = "model.safetensors"
+WEIGHT_FILES = (ADAPTER, HEAD, WEIGHTS)
+LAST = 3  # rungs of one trial whose adapters can be averaged
 RESUME_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json")
 
 
@@ -76,24 +81,40 @@ def complete_rung(rung: Rung, scores: Scores, metric: str) -> None:
         to_disk(path)
     write_whole(folder / MARKER, json.dumps(asdict(rung)))
     done = rungs_done(folder.parent)
-    best = best_of(done, metric)
     for older in done[:-1]:
         drop_resume_state(Path(older.folder))
-        if older.rung != best.rung:
-            drop_weights(Path(older.folder))
+    _drop_older_weights(done, best_of(done, metric), LAST)
     for partial in folder.parent.glob("checkpoint-*"):
         if not (partial / MARKER).exists():
             shutil.rmtree(partial)
 
 
-def keep_best(folder: Path, metric: str) -> None:
-    """Tidy the folder of a trial that has ended: of its weights, those of its best rung stay."""
+def keep_best(folder: Path, metric: str, last: int = 0) -> None:
+    """Tidy the folder of a trial that has ended: of its weights, those of its best rung stay.
+
+    Args:
+        last: so many of its last rungs' adapters stay, too.
+    """
     done = rungs_done(folder)
-    best = best_of(done, metric) if done else None
     for rung in done:
         drop_resume_state(Path(rung.folder))
-        if rung is not best:
-            drop_weights(Path(rung.folder))
+    if done:
+        _drop_older_weights(done, best_of(done, metric), last, latest=False)
+
+
+def _drop_older_weights(done: list[Rung], best: Rung, last: int, latest: bool = True) -> None:
+    """Keep the weights of the best rung, of the latest one where it may go on, and the last rungs' adapters."""
+    for rung in done:
+        folder = Path(rung.folder)
+        recent = rung.rung > done[-1].rung - last and (folder / ADAPTER).exists()
+        if not (rung is best or recent or (latest and rung is done[-1])):
+            drop_weights(folder)
+
+
+def adapters_of_last(folder: Path) -> list[Rung]:
+    """Of the last LAST rungs of a trial those whose adapters are there, in order."""
+    done = rungs_done(folder)[-LAST:]
+    return [rung for rung in done if (Path(rung.folder) / ADAPTER).is_file()]
 
 
 def best_rung(scores: Mapping[int, float]) -> tuple[int, float]:
@@ -123,5 +144,5 @@ def drop_resume_state(folder: Path) -> None:
 
 def drop_weights(folder: Path) -> None:
     """Delete a checkpoint's weights; its scores stay."""
-    for name in (ADAPTER, WEIGHTS, "adapter_config.json"):
+    for name in (*WEIGHT_FILES, "adapter_config.json"):
         (folder / name).unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evaluation.compare import Comparison
@@ -94,7 +96,19 @@ def test_a_winner_that_forgets_gives_way_to_the_largest_strength_within_the_tole
     assert chosen.candidate is weaker[1]
     assert chosen.within
     assert "It loses 0.0400 on the guard" in chosen.reason
-    assert "strength 0.75 is taken, which loses 0.0080 there and gives up 0.0320 on dev" in chosen.reason
+    assert "strength 0.75 is taken, which loses 0.0080 on the guard and gives up 0.0320 on dev" in chosen.reason
+
+
+def test_an_earlier_runs_test_part_guards_too_and_the_larger_loss_counts() -> None:
+    soup = replace(candidate("soup", 0.55, 0.795), old_loss=interval(-0.05, 0.01))
+    half, most = (
+        replace(weaker, old_loss=interval(lost, 0.01))
+        for weaker, lost in zip(curve((0.5, 0.53, 0.799), (0.75, 0.54, 0.797)), (-0.009, -0.02), strict=True)
+    )
+    chosen = pick([SINGLE, soup, half, most], 0.01)
+    assert (chosen.candidate, chosen.within) == (half, True)
+    assert "It loses 0.0500 on the earlier run's test part" in chosen.reason
+    assert pick([SINGLE, replace(soup, old_loss=interval(0.05, 0.01)), half, most], 0.01).candidate.name == "soup"
 
 
 def test_strengths_of_another_candidate_are_no_way_back() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from evaluation.retrieval import evaluate
 from search.paths import RunFolder
+from search.results.benchmark import Benchmark
 from search.results.export import export_from_run
 from search.results.guard import write_guard
 from search.results.leaderboard import Row, write_leaderboard
@@ -19,6 +21,7 @@ from search.results.promote import finish
 from search.spec.load import load_spec
 from search.spec.record import write_spec as write_record
 from tests.conftest import TinyBase
+from tests.kit.reload import reloading_here
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
@@ -64,31 +67,37 @@ def finished(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> t
     return run, row
 
 
-@pytest.fixture
-def run(finished: tuple[Path, Row], tmp_path: Path) -> Path:
-    """A copy to write in."""
-    return Path(shutil.copytree(finished[0], tmp_path / "run"))
+@contextmanager
+def only_meta() -> Iterator[None]:
+    """A machine whose default device holds no numbers."""
+    with pytest.MonkeyPatch.context() as patch, reloading_here():
+        patch.setattr("trainables.model.build.resolve_device", lambda device: torch.device(device or "meta"))
+        patch.setattr("sentence_transformers.base.model.get_device_name", lambda: "meta")
+        yield
 
 
-def test_what_asks_for_no_gpu_ends_on_the_cpu(
-    run: Path, finished: tuple[Path, Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def promoted(finished: tuple[Path, Row]) -> tuple[Path, Benchmark]:
+    """The run after its promotion, whatever the trial itself had measured. Do not write into it."""
+    run, row = finished
+    with only_meta():
+        return run, finish(RunFolder(run), "toy", METRIC, asdict(row) | {"metrics": {METRIC: 0.123}}, 0.01, "cpu")
+
+
+def test_what_asks_for_no_gpu_ends_on_the_cpu(promoted: tuple[Path, Benchmark], tmp_path: Path) -> None:
     """On a machine whose default device is another, here torch's own without memory: nothing can be read from it."""
-    monkeypatch.setattr("trainables.model.build.resolve_device", lambda device: torch.device(device or "meta"))
-    monkeypatch.setattr("sentence_transformers.base.model.get_device_name", lambda: "meta")
-    benchmark = finish(RunFolder(run), "toy", METRIC, asdict(finished[1]), 0.01, "cpu")
+    run, benchmark = promoted
     assert benchmark.best.reload_cosine > 0.9999
-    export_from_run(run, tmp_path / "exported", 0)  # the run's resources say gpus: 0
+    with only_meta():
+        export_from_run(run, tmp_path / "exported", 0)  # the run's resources say gpus: 0
     assert (tmp_path / "exported" / "model.safetensors").is_file()
 
 
 def test_dev_and_test_scores_that_are_compared_are_of_one_model_in_one_precision(
-    run: Path, finished: tuple[Path, Row]
+    promoted: tuple[Path, Benchmark],
 ) -> None:
     """The trial's own dev scores are of the unmerged model in bf16; the test scores of the merged one in float32."""
-    _, row = finished
-    strange = asdict(row) | {"metrics": {METRIC: 0.123}}  # whatever the trial measured
-    benchmark = finish(RunFolder(run), "toy", METRIC, strange, 0.01, "cpu")
+    run, benchmark = promoted
     merged = SentenceTransformer(str(RunFolder(run).best), device="cpu")
     assert {weight.dtype for weight in merged.parameters()} == {torch.float32}
     dev = evaluate(merged, TrialData.load(run / "data").dev, (METRIC,)).means[METRIC]

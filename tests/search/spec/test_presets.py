@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 import search
-from search.smoke import smoke_spec
 from search.spec.load import load_spec
 from search.spec.plan import plan
+from search.spec.smoke import smoke_spec
 from trainables.plan.rows import plan_rows
 
 PRESETS = sorted((Path(search.__file__).parent / "presets").glob("*.yaml"))
@@ -27,7 +27,8 @@ def _planned(name: str, capsys: pytest.CaptureFixture[str]) -> dict:
 
 
 def test_the_experiments_of_the_source_documents_are_there() -> None:
-    expected = {"demo", "bercy_e5", "bercy_solon", "bge_m3_legalkit", "frenchnews_e5_small", "four_bases"}
+    expected = {"demo", "bercy_e5", "bercy_solon", "bge_m3_legalkit", "frenchnews_e5_small", "four_bases", "bases_2026"}
+    expected |= {"nli_camembert", "intent"}
     assert expected <= {path.stem for path in PRESETS}
 
 
@@ -37,7 +38,7 @@ def test_every_preset_loads_and_plans(path: Path) -> None:
     space = spec.parsed_space
     rows = plan_rows(space.configs(), 1000, "cpu" if spec.resources.gpus == 0 else "cuda", 24 * 2**30)
     assert rows
-    assert all(row.total and row.trainable is not None and row.total > row.trainable >= 0 for row in rows)
+    assert all(row.total and row.trainable is not None and row.total >= row.trainable >= 0 for row in rows)
     assert all(row.fits for row in rows), "a preset's trials fit a GPU of 24 GB"
     for start in spec.start:
         (row,) = plan_rows([space.at(start)], 1000)
@@ -80,7 +81,7 @@ FOUR = {
 
 
 def test_four_bases_are_e5_solon_bge_m3_and_camemberta_each_with_its_own_lr_and_epochs() -> None:
-    from trainables.bases.families import find_family
+    from trainables.bases.known import find_family
 
     spec = load_spec(next(path for path in PRESETS if path.stem == "four_bases"))
     space = spec.parsed_space
@@ -108,3 +109,35 @@ def test_a_smoke_search_of_four_bases_tries_a_stand_in_of_each(tmp_path: Path) -
     searched = {dimension.name: dimension for dimension in space.searched if dimension.name == "lr" and dimension.own}
     assert searched, "lr depends on the stand-in as it does on the base"
     assert all(2e-4 <= config.lr <= 5e-3 for config in tried if "camemberta" in config.base)
+
+
+# Parameters as the hub or the authors publish them; of Solon-base those of the encoder it was made from, of
+# moderncamembert 136 million less the head of its pre-training (tests/trainables/model/test_known_bases.py).
+SEVEN = {
+    "intfloat/multilingual-e5-base": 278_000_000,
+    "OrdalieTech/Solon-embeddings-base-0.1": 278_000_000,
+    "BAAI/bge-m3": 568_000_000,
+    "ibm-granite/granite-embedding-311m-multilingual-r2": 311_664_384,
+    "Qwen/Qwen3-Embedding-0.6B": 595_776_512,
+    "google/embeddinggemma-300m": 307_581_696,
+    "almanach/moderncamembert-base": 136_000_000 - 623_360,
+}
+
+
+def test_the_bases_of_2026_plan_without_network_with_the_published_counts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainables.bases import hub
+
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    planned = _planned("bases_2026", capsys)
+    frozen = {row["base"]: row["total"] - row["trainable"] for row in planned["configurations"]}
+    assert frozen == pytest.approx(SEVEN, rel=1e-3)
+    assert all(row["memory"] and row["longest"] and row["max_length"] == 256 for row in planned["configurations"])
+    assert [start["base"] for start in planned["start"]] == list(SEVEN)
+    assert any("qv is all of attn.Wqkv" in note for note in planned["notes"])
+    spec = load_spec(next(path for path in PRESETS if path.stem == "bases_2026"))
+    assert spec.resources.gpus == 1
+    space = spec.parsed_space
+    tasks = {base: space.at({"base": base}).task for base in SEVEN}
+    assert [base for base, task in tasks.items() if task] == ["Qwen/Qwen3-Embedding-0.6B"]

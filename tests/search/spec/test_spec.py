@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from evaluation.errors import InputError
-from search.smoke import smoke_spec
 from search.spec.load import load_spec
+from search.spec.smoke import smoke_spec
 from search.staging import Staging
 from tests.kit.toy import write_pairs
 

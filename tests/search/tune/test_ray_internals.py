@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 import ray
 from ray.air.execution import FixedResourceManager, ResourceRequest
 from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActorTask
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from search.tune.ray_internals import MEMORY_KILL, ask_head, dashboard_address, take_memory_kills_for_deaths
+from search.tune.ray_internals import (
+    MEMORY_KILL,
+    ask_head,
+    dashboard_address,
+    dashboard_asks_for_token,
+    joined_running_ray,
+    submitted_as,
+    take_memory_kills_for_deaths,
+)
 from search.tune.tuner import connect
 
 ROOT = Path(__file__).parents[3]
@@ -47,6 +57,21 @@ def test_a_question_that_nobody_answers_ends_in_time() -> None:
 def test_the_dashboard_is_where_it_is_said_to_be(cluster: None) -> None:
     with urllib.request.urlopen(f"http://{dashboard_address()}", timeout=60) as answer:
         assert b"<html" in answer.read()
+
+
+def test_the_ray_of_a_local_search_listens_on_loopback_alone(cluster: None) -> None:
+    own = psutil.Process()
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in (own, *own.children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ, "a cluster that is joined later is left alone"
+    assert dashboard_asks_for_token()
+    assert not joined_running_ray()
+    assert submitted_as() == ""
 
 
 class Worker:

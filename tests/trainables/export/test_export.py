@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from sentence_transformers import SentenceTransformer
 import trainables.export.export as export_module
 from evaluation.errors import InputError
 from tests.conftest import TEXTS, TinyBase
+from tests.kit.reload import reloading_here
 from tests.kit.trained import trained
 from trainables.config import TrialConfig
-from trainables.export import backends, reload
+from trainables.export import backends
 from trainables.export.backends import load_backend
 from trainables.export.export import Exported, ExportError, Form, export_model
-from trainables.export.manifest import MANIFEST, replace_card, verify
+from trainables.export.manifest import MANIFEST, appearing, left_behind, replace_card, verify
 from trainables.export.merge import trained_model
 from trainables.export.mix import Mix
 from trainables.export.reload import embed_both
@@ -35,16 +36,10 @@ def trial(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Tria
     return trained(folder, tiny_base("xlm-roberta"), targets="attention"), folder
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reload runs here, without the seconds that a new process's imports take; test_train.py has it in one."""
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        assert command[1:3] == ["-m", reload.__name__]
-        reload.main(*command[3:])
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(export_module.subprocess, "run", run)
+@pytest.fixture(autouse=True, scope="module")
+def in_this_process() -> Iterator[None]:
+    with reloading_here():
+        yield
 
 
 def export(mix: Mix, dest: Path, **options: Any) -> Exported:
@@ -187,6 +182,23 @@ def test_an_extra_that_is_not_installed_is_named(target: Any, monkeypatch: pytes
         Form(target)
     assert str(error.value).endswith(f"expected after: pip install embtune[{target}]")
     assert "\n" not in str(error.value)
+
+
+def test_what_a_killed_export_left_goes_with_the_next_one_and_a_living_ones_stays(tmp_path: Path) -> None:
+    dest = tmp_path / "out"
+    for name in (".out-abcd_123", ".out-abcd_123.old", ".out-notours", ".outer-abcd_123"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    assert [path.name for path in left_behind(dest)] == [".out-abcd_123", ".out-abcd_123.old"]
+    with appearing(dest) as living:
+        with appearing(dest) as other:
+            (other / "file").write_text("second")
+            assert [path.name for path in left_behind(dest)] == [".out-abcd_123", ".out-abcd_123.old"]
+        assert living.is_dir()
+        assert {path.name for path in tmp_path.iterdir()} == {"out", living.name, ".out-notours", ".outer-abcd_123"}
+        (living / "file").write_text("first")
+    assert (dest / "file").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out-notours", ".outer-abcd_123"}
 
 
 def test_a_manifest_tells_of_every_change(trial: Trial, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModel, ModernBertConfig, PreTrainedModel
+from transformers import AlbertConfig, AutoConfig, AutoModel, PreTrainedModel
 
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, FIGURES
+from trainables.bases.architectures import role_of
 from trainables.config import TrialConfig
 from trainables.model.adapters import lora_config, parse_targets, resolve_targets, trained_names
 
@@ -83,15 +84,34 @@ def test_letters_in_any_order() -> None:
 
 
 def test_target_that_matches_nothing_names_what_exists() -> None:
-    config = ModernBertConfig(
-        hidden_size=16, num_attention_heads=2, intermediate_size=32, num_hidden_layers=2, vocab_size=50, pad_token_id=0
-    )
-    with torch.device("meta"):
-        fused = AutoModel.from_config(config)  # one module for query, key and value
-    with pytest.raises(InputError, match=r"q matches nothing in 2 of 2 layers of Modern.*layers\.\*\.attn\.Wqkv"):
-        resolve_targets(fused, "qv")
-    linears = {name for name, module in fused.named_modules() if isinstance(module, torch.nn.Linear)}
-    assert set(resolve_targets(fused, "all-linear")) == linears
+    with torch.device("meta"):  # its feed-forward modules lie in the layer itself, beside no parent that says so
+        albert = AutoModel.from_config(AlbertConfig(num_hidden_layers=1, vocab_size=50))
+    with pytest.raises(InputError, match=r"ffn matches nothing in 1 of 1 layers of Albert.*\.ffn_output.*all-linear"):
+        resolve_targets(albert, "ffn")
+    linears = {name for name, module in albert.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(resolve_targets(albert, "all-linear")) == {name for name in linears if ".0." in name}
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("attention.attn.o", "o"),
+        ("attention.output.dense", "o"),
+        ("intermediate.dense", "ffn"),
+        ("output.dense", "ffn"),
+        ("layer.0.SelfAttention.o", "o"),
+        ("layer.1.DenseReluDense.wo", "ffn"),
+        ("mlp.Wo", "ffn"),
+        ("attn.Wo", "o"),
+        ("attn.Wqkv", "qkv"),
+        ("attention.out_lin", "o"),
+        ("mlp.fc1", "ffn"),
+        ("q_proj", None),
+        ("experts.0.o_proj", None),
+    ],
+)
+def test_a_role_is_decided_by_the_parent_where_no_layout_is_known(path: str, role: str | None) -> None:
+    assert role_of("an-architecture-without-layout", path) == role
 
 
 def test_target_that_misses_a_layer() -> None:

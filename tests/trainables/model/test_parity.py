@@ -17,8 +17,9 @@ from tests.conftest import ARCHITECTURES, BASES, TEXTS, TinyBase
 from trainables.config import TrialConfig
 from trainables.model import loaded, parity
 from trainables.model.loaded import forget_bases
-from trainables.model.parity import check_base, check_weights, parity_key
+from trainables.model.parity import check_base, parity_key
 from trainables.model.stand_ins import make_stand_in
+from trainables.model.weights import check_weights
 
 ALL = ("xlm-roberta", "bf16", None)
 
@@ -129,7 +130,7 @@ def test_a_pooler_may_be_absent_and_a_head_left_over(tiny_base: TinyBase, tmp_pa
         weights["embeddings.position_ids"] = torch.arange(512)[None]
 
     config = changed(tiny_base, tmp_path, change)
-    check_weights(config, Path(config.base))
+    check_weights(config.base, Path(config.base))
     assert check_base(config, None, "cpu") > 0.99999
 
 

@@ -15,7 +15,7 @@ from trainables.bases.families import resolve_base
 from trainables.config import TrialConfig
 from trainables.model.build import build_model
 from trainables.model.stand_ins import make_stand_in
-from trainables.plan.memory import meta_model
+from trainables.plan.parameters import meta_model
 
 FOUR = (
     "intfloat/multilingual-e5-large-instruct",

@@ -25,7 +25,7 @@ from trainables.export.merge import trained_model
 from trainables.export.mix import Mix, mixed_model
 from trainables.plan.memory import HEADROOM, estimate_memory, fit_to_memory
 from trainables.train import train
-from trainables.training.rungs import ADAPTER, MARKER, Rung
+from trainables.training.rungs import ADAPTER, LAST, MARKER, WEIGHTS, Rung
 from trainables.training.sanity import TrialFailed
 
 
@@ -70,6 +70,11 @@ def run(config: TrialConfig, data: TrialData, folder: Path, stop_at: int | None 
     return seen
 
 
+def kept(folder: Path, file: str) -> set[str]:
+    """Checkpoints whose weights are there."""
+    return {path.parent.name for path in folder.glob(f"*/{file}")}
+
+
 def test_each_rung_is_measured_saved_and_reported(config: TrialConfig, data: TrialData, tmp_path: Path) -> None:
     rungs = run(config, data, tmp_path)
     assert [r.rung for r in rungs] == [1, 2, 3]
@@ -79,7 +84,7 @@ def test_each_rung_is_measured_saved_and_reported(config: TrialConfig, data: Tri
     for rung in rungs:
         assert rung.scores().means == pytest.approx(rung.metrics)
     best = max(rungs, key=lambda r: r.metrics["ndcg@10"])
-    assert [path.parent.name for path in tmp_path.glob(f"*/{ADAPTER}")] == [Path(best.folder).name]
+    assert kept(tmp_path, ADAPTER) == {Path(rung.folder).name for rung in (best, *rungs[-LAST:])}  # to be averaged
     assert not list(tmp_path.glob("*/optimizer.pt"))
 
 
@@ -95,6 +100,10 @@ def test_a_trial_that_goes_on_equals_one_that_was_not_stopped(
     run(trial, data, tmp_path / "parts", stop_at=stop_at)
     rest = run(trial, data, tmp_path / "parts")
     assert [r.rung for r in rest] == [1, 2, 3]
+    for file in (ADAPTER, WEIGHTS):
+        assert kept(tmp_path / "parts", file) == kept(tmp_path / "whole", file)
+    best = max(whole, key=lambda r: r.metrics["ndcg@10"])
+    assert method == "lora" or kept(tmp_path / "whole", WEIGHTS) == {Path(best.folder).name}
     for expected, got in zip(whole, rest, strict=True):
         assert got.metrics == pytest.approx(expected.metrics, abs=1e-6)
         assert got.loss == pytest.approx(expected.loss, abs=1e-6)

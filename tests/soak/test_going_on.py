@@ -1,0 +1,67 @@
+"""What follows a search that has ended: more trials of the same study, and new data from its best model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search import OpenRun, SearchFailedError, open_run, run_search
+from tests.conftest import TinyBase
+from tests.kit.command import embtune_here
+from tests.kit.toy import DEMO, write_spec
+
+
+@pytest.fixture(scope="module")
+def ended(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
+    folder = tmp_path_factory.mktemp("ended")
+    return run_search(write_spec(folder, tiny_base("xlm-roberta"), budget={"trials": 2}), folder / "runs")
+
+
+def test_it_goes_on_to_more_trials_and_keeps_those_that_it_has(ended: OpenRun) -> None:
+    folder, before = ended.folder.path.parents[1], ended.curves()
+    spec = yaml.safe_load((folder / "toy.yaml").read_text()) | {"budget": {"trials": 3}}
+    (folder / "toy.yaml").write_text(yaml.safe_dump(spec))
+    after = run_search(folder / "toy.yaml", folder / "runs", resume=True).curves()
+    assert set(after["trial"]) == {0, 1, 2}
+    assert after[after["trial"] < 2].equals(before)
+
+
+def test_another_search_continues_from_it_and_checks_what_was_forgotten(ended: OpenRun) -> None:
+    folder = ended.folder.path.parents[1]
+    rows = [json.loads(line) for line in DEMO.read_text(encoding="utf-8").splitlines()]
+    known = {json.loads(line)["cluster_id"] for line in (folder / "pairs.jsonl").read_text().splitlines()}
+    new = [row for row in rows if row["cluster_id"] not in known][:150]
+    (folder / "new.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new))
+    spec = yaml.safe_load((folder / "toy.yaml").read_text())
+    del spec["space"]["base"]
+    spec |= {"name": "next", "data": {"source": "new.jsonl"}, "continue_from": "runs/toy", "budget": {"trials": 1}}
+    (folder / "next.yaml").write_text(yaml.safe_dump(spec))
+    finished = embtune_here("search", "next.yaml", cwd=folder)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "No-forgetting check" in finished.stdout
+    assert "bases: embedded as plain float32 embeds them" in finished.stdout
+    run = open_run(folder / "runs" / "next")
+    parts = {part: (run.folder.data / f"{part}.jsonl").read_text() for part in ("train", "test", "old_test")}
+    assert parts["old_test"] == (ended.folder.data / "test.jsonl").read_text()
+    old_concepts = {json.loads(line)["concept"] for line in parts["old_test"].splitlines()}
+    assert not old_concepts & {json.loads(line)["concept"] for line in parts["train"].splitlines()}
+    assert run.leaderboard()["base"].iloc[0] == str(ended.folder.best)
+    benchmark = json.loads(run.folder.benchmark.read_text())
+    assert benchmark["old_test"]["concepts"] == len(old_concepts)
+    # A second guard: every candidate answers to it, the picked one with what the benchmark then finds.
+    assert all(candidate["old_loss"] for candidate in benchmark["candidates"])
+    picked = next(c for c in benchmark["candidates"] if c["name"] == benchmark["best"]["candidate"])
+    found = benchmark["old_test"]["comparisons"][benchmark["metric"]]
+    assert picked["old_loss"]["difference"] == pytest.approx(found["difference"], abs=1e-6)
+    assert picked["old_loss"]["queries"] == benchmark["old_test"]["queries"]
+    assert "test of the run before" in (run.folder.best / "README.md").read_text()
+
+
+def test_a_search_whose_every_trial_fails_says_so_in_python(tiny_base: TinyBase, tmp_path: Path) -> None:
+    space = {"lr": 1e30, "r": [2, 4], "targets": "qv"}
+    spec = write_spec(tmp_path, tiny_base("bert"), space=space, budget={"trials": 1}, sampler={"name": "random"})
+    with pytest.raises(SearchFailedError, match="toy: the search gave no model"):
+        run_search(spec, tmp_path / "runs")
