@@ -18,6 +18,8 @@ from search.results.benchmark import Benchmark
 from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.leaderboard import Row
 from search.spec.record import classifies
+from search.storage.bucket import opened
+from search.storage.where import Where
 from trainables.data.prepared import load_report, load_task
 
 if TYPE_CHECKING:
@@ -152,12 +154,12 @@ class OpenRun:
 
 
 def open_run(folder: str | Path) -> OpenRun:
-    """Open a search's folder, such as runs/demo.
+    """Open a search's folder, such as runs/demo, or a copy of one in a bucket, such as s3://bucket/runs/demo.
 
     Raises:
         InputError: the folder is no run.
     """
-    run = OpenRun(Path(folder))
+    run = OpenRun(opened(str(folder), RunFolder(Path()).best.name))
     if not run.folder.spec.is_file():
         raise InputError(f"{folder}: no spec.json; expected the folder of a search, such as runs/demo")
     return run
@@ -176,7 +178,7 @@ def run_search(
     Args:
         spec: the YAML file, or what it would hold, with a `name`; relative paths of a dictionary start where Python
             was started.
-        runs: folder of all runs.
+        runs: folder of all runs, or its address in a bucket.
         resume: go on with a search that was stopped.
         smoke: the whole search on tiny stand-in models; its folder is NAME-smoke.
         address: a running Ray cluster: "auto", or HOST:PORT of its head.
@@ -189,12 +191,14 @@ def run_search(
     from search.spec.load import load_spec, spec_from
     from search.spec.smoke import smoke_name
 
-    runs, resumed = Path(runs), Path(runs) if resume and not smoke else None
+    where = Where.of(runs)
+    resumed = where if resume and not smoke else None
     checked = spec_from(spec, resumed=resumed) if isinstance(spec, Mapping) else load_spec(Path(spec), resumed=resumed)
     again = "run_search(..., resume=True) with the same arguments"
     if search_to_the_end(checked, runs, again=again, resume=resume, smoke=smoke, address=address):
         raise SearchFailedError(f"{checked.name}: the search gave no model; what it printed says why")
-    return open_run(runs / (smoke_name(checked) if smoke else checked.name))
+    name = smoke_name(checked) if smoke else checked.name
+    return open_run(f"{where.url}/{name}" if where.url else where.folder / name)
 
 
 def _flat(row: Row) -> dict[str, Any]:

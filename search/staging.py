@@ -55,13 +55,16 @@ def locked(run: Path) -> Iterator[None]:
 class Staging:
     """A run's folder in the making: nothing of an earlier run is touched, and nothing appears, before `settle`."""
 
-    def __init__(self, spec: SearchSpec, run: Path, resume: bool) -> None:
+    def __init__(self, spec: SearchSpec, run: Path, resume: bool, where: str = "") -> None:
         """Decide between a new run and going on with the one that is there.
+
+        Args:
+            where: what people call the folder; empty: its path.
 
         Raises:
             InputError: the folder holds an unfinished search and --resume is missing, or is the run to continue from.
         """
-        self._spec, self._run, self._resume = spec, run, resume
+        self._spec, self._run, self._resume, self._where = spec, run, resume, where or str(run)
         if spec.continue_from is not None and (spec.folder / spec.continue_from).resolve() == run.resolve():
             raise InputError(f"{run}: is the run that continue_from names; expected another name for the new one")
         there = RunFolder(run)
@@ -145,26 +148,30 @@ class Staging:
         write_spec(self._spec, self._folder, *self._recorded)
         return self._spec
 
-    def settle(self, console: Console) -> None:
-        """Put the folder in place. An ended run of the same name is kept under another."""
+    def settle(self, console: Console) -> str:
+        """Put the folder in place. An ended run of the same name is kept under another, which is returned."""
         from search.tune.ray_internals import submitted_as
 
         if self.going_on:
             RunFolder(self._folder).spec.replace(RunFolder(self._run).spec)  # the budget may be another
-            console.print(f"Going on with {self._run}", highlight=False)
-            return
+            console.print(f"Going on with {self._where}", highlight=False)
+            return ""
         if self._resume and not submitted_as():  # a submitted search goes on with whatever there is
             console.print(
-                f"[yellow]Nothing to resume in {escape(str(self._run))}:[/] a new search begins", highlight=False
+                f"[yellow]Nothing to resume in {escape(self._where)}:[/] a new search begins", highlight=False
             )
+        kept = self._run
         if self._run.exists():
             benchmark = RunFolder(self._run).benchmark
             ended = benchmark if benchmark.exists() else self._run
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(ended.stat().st_mtime))
             kept = self._run.with_name(f"{self._run.name}-{stamp}")
             self._run.rename(kept)
-            console.print(f"The earlier run was kept: {kept}", highlight=False)
+            console.print(
+                f"The earlier run was kept: {self._where.removesuffix(self._run.name)}{kept.name}", highlight=False
+            )
         self._folder.rename(self._run)
+        return "" if kept == self._run else kept.name
 
 
 def _with_resources(spec: SearchSpec, resources: ResourcesSpec) -> SearchSpec:

@@ -9,11 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from evaluation.files import read_jsonl
 from evaluation.task import Protocol, RetrievalTask
-from search.paths import RunFolder
+from search.paths import BENCHMARK, RunFolder
 from search.results.benchmark import Benchmark, Candidate, DevAndTest, DevPool, Optimism, Part, Winner
 from search.results.candidates import compare_candidates, mix_of_candidate
 from search.results.card import candidate_facts
@@ -23,6 +21,8 @@ from search.results.export import export_candidate
 from search.results.leaderboard import Row, read_leaderboard
 from search.spec.sections import ClassificationSpec, SearchSpec
 from search.tune.capacity import cluster_nodes, room
+from search.tune.nodes import Nodes
+from search.tune.place import on_a_node
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from evaluation.embedding_cache import EmbeddingCache
 
 
-def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
+def promote(nodes: Nodes, run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
     """Compare what could be exported, export one and benchmark it, on a node that has what a trial needs.
 
     Args:
@@ -40,15 +40,19 @@ def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | Classifie
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
-    here = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)
     told = (run, spec.name, spec.metric, asdict(row))
-    device = spec.resources.device
+    device, brings, gives = spec.resources.device, _needed(run), [run.best.name, BENCHMARK]
     if isinstance(spec, ClassificationSpec):
-        labelled: ClassifierBenchmark = ray.get(here(_finish_classifier_with).remote(_threads(spec), *told, device))
-        return labelled
-    task = here(_finish_with)
-    benchmark: Benchmark = ray.get(task.remote(_threads(spec), *told, spec.guard.tolerance, device))
-    return benchmark
+        return on_a_node(nodes, _finish_classifier_with, _threads(spec), *told, device, brings=brings, gives=gives)
+    tolerance = spec.guard.tolerance
+    return on_a_node(nodes, _finish_with, _threads(spec), *told, tolerance, device, brings=brings, gives=gives)
+
+
+def _needed(run: RunFolder) -> list[str]:
+    """Names of the leaderboard and of the trials that a candidate may be made of."""
+    _, rows = read_leaderboard(run.path)
+    trials = [run.trial(row.trial) for row in rows if row.tied or row.state == "COMPLETE"]
+    return [run.leaderboard.name, *(folder.relative_to(run.path).as_posix() for folder in trials)]
 
 
 def _threads(spec: SearchSpec) -> int:
@@ -96,7 +100,7 @@ def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> flo
 def finish(
     run: RunFolder, name: str, metric: str, row: Mapping[str, Any], tolerance: float, device: str | None
 ) -> Benchmark:
-    """The part of `promote` that needs torch: compare the candidates, export one to `best/`, score it and its base on
+    """Compare the candidates of a search that has ended, export one to `best/`, score it and its base on
     the test part, write the card.
 
     All of it is in float32, the dev scores that test scores are held against too: those of the trials are of the models
@@ -106,6 +110,10 @@ def finish(
         row: the best single trial's.
         tolerance: loss on the guard that is accepted.
         device: of the models; None: the first GPU, else the CPU.
+
+    Raises:
+        ExportError: the export was not the trained model.
+        InputError: weights that cannot be read.
     """
     from trainables.export.card import model_card
     from trainables.export.manifest import replace_card

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 MEMORY_KILL = "Ray's memory guard ended its worker"
+NODE_DEATHS = ("its node has died", "node is terminated", "node was terminated")  # in an actor's error
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # of a head; it takes an empty request
 
 

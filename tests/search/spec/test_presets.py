@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 import search
-from search.plan import plan
 from search.spec.load import load_spec
+from search.spec.plan import plan
 from search.spec.smoke import smoke_spec
 from trainables.plan.rows import plan_rows
 
