@@ -57,9 +57,11 @@ NO_VENV = $(1) cannot make a virtual environment (no ensurepip or venv): install
 	touch $@
 
 .venv/demo: pyproject.toml constraints.txt .venv/torch
-	$(PIP) install -q -c constraints.txt -e '.[demo]'
+	$(PIP) install -q -c constraints.txt -e '.[demo,app]'
 	touch $@
 
 .venv/dev: pyproject.toml constraints.txt .venv/torch
 	$(PIP) install -q -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/python -m venv .venv/moto  # an S3 server for tests; it asks for older packages than embtune
+	.venv/moto/bin/python -m pip --disable-pip-version-check install -q -r tests/kit/moto.txt
 	touch .venv/demo $@

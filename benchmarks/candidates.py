@@ -1,6 +1,6 @@
 """Does it pay to export something else than the best trial? Singles, soups, last rungs and strengths, after searches.
 
-    python benchmarks/candidates.py PAIRS [--seeds 1 2 3] [--trials N] [--rows N] [--epochs N]
+    python benchmarks/candidates.py PAIRS [--seeds 1 2 3] [--trials N] [--rows N] [--epochs N] [--folder DIR]
     python benchmarks/candidates.py --table
 
 PAIRS is a file of rows with a split (train, dev), such as the terminologie data; its folder's name stands for it. The
@@ -8,8 +8,8 @@ first train rows train; its dev rows are cut in two by concept, one half chooses
 the passages of its part. Each seed is a search of its own, on one core and without Ray: its trials, then what `embtune
 search` compares at its end. Every candidate, and the base, is then scored on the test part too, which decides nothing.
 
-What has ended is in the results file, and a call with the same settings goes on after it. --table writes the tables of
-docs/candidates.md from that file.
+What has ended is in the results file, and a call with the same settings goes on after it; with --folder a search that
+was stopped goes on, too. --table writes the tables of docs/candidates.md from that file.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def run_trials(study: Study, run: RunFolder) -> list[Row]:
             if study.report(number, rung.rung, asdict(rung)) is Verdict.STOP:
                 raise _StoppedError
 
-        run.trial(number).mkdir(parents=True)
+        run.trial(number).mkdir(parents=True, exist_ok=True)
         try:
             train(proposal.config, data, report, folder=run.trial(number), metric=METRIC, cache=run.cache)
         except _StoppedError:
@@ -113,17 +113,19 @@ def run_trials(study: Study, run: RunFolder) -> list[Row]:
 def measure(folder: Path, base: str, seed: int, trials: int, epochs: float) -> dict[str, Any]:
     """One search and its candidates, scored on dev, guard and test."""
     spec, run = spec_of(base, seed, trials, epochs), RunFolder(folder / f"seed-{seed}")
-    run.path.mkdir()
-    (run.path / "data").symlink_to(folder / "data")
-    write_guard(spec.guard, folder, run)
-    start = time.perf_counter()
+    if not run.path.exists():
+        run.path.mkdir()
+        run.data.symlink_to(folder.resolve() / "data")
+    if not run.guard.exists():
+        write_guard(spec.guard, folder, run)
     rows = run_trials(Study(run.path, spec), run)
-    trained = time.perf_counter()
     choice = choose(rows)
     if choice is None:
         raise SystemExit(f"seed {seed}: no trial finished")
+    start = time.perf_counter()
     compared = compare_candidates(run, rows, choice.row, METRIC, spec.guard.tolerance, None)
     ended = time.perf_counter()
+    trials_s = sum(row.seconds for row in rows)  # of all its parts, where the search was stopped meanwhile
     return {
         "seed": seed,
         "trials": {row.trial: {"state": row.state, "dev": row.score, "tied": row.tied} for row in rows},
@@ -131,7 +133,7 @@ def measure(folder: Path, base: str, seed: int, trials: int, epochs: float) -> d
         "reason": compared.guard.reason,
         "base": {"guard": compared.candidates[0].loss.base, **_base_scores(run, choice.row)},
         "candidates": _with_test(run, rows, compared),
-        "seconds": {"trials": round(trained - start, 1), "candidates": round(ended - trained, 1)},
+        "seconds": {"trials": round(trials_s, 1), "candidates": round(ended - start, 1)},
     }
 
 
@@ -187,9 +189,11 @@ def run_seeds(options: argparse.Namespace) -> None:
             continue
         load = os.getloadavg()[0]
         with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            data = split(options.pairs, folder, options.rows).model_copy(update={"distractors": False})
-            prepare(data, folder, 42, folder / "data")
+            folder = (options.folder or Path(scratch)) / name
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "data").exists():
+                data = split(options.pairs, folder, options.rows).model_copy(update={"distractors": False})
+                prepare(data, folder, 42, folder / "data")
             measured = measure(folder, options.base, seed, options.trials, options.epochs)
         told = [f"--{key} {settings[key]}" for key in ("rows", "trials", "epochs", "base")]
         command = f"python benchmarks/candidates.py $DATA/{name}/{options.pairs.name} {' '.join(told)} --seeds {seed}"
@@ -270,6 +274,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--folder", type=Path, help="keeps the searches, so that one that was stopped goes on")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -29,11 +29,11 @@ import torch
 from machine import processor
 from scipy.stats import kendalltau
 
-from evaluation.pool import first_passages, pooled
 from evaluation.retrieval import TaskEmbeddings, embed_task, evaluate, score_embeddings
 from evaluation.task import RetrievalTask
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
+from trainables.data.dev_pool import first_passages, pooled
 from trainables.data.prepared import TrialData, load_task
 from trainables.export.merge import trained_model
 from trainables.prepare import prepare

@@ -29,12 +29,14 @@ import optuna
 import torch
 from machine import processor
 from optuna.trial import FrozenTrial, TrialState
-from search_speed import METRIC, RUNGS, Setting, search_spec, split
+from search_speed import METRIC, RUNGS, Setting, limited, search_spec, split
 
+from search.paths import RunFolder
 from search.spec.sections import PrunerSpec
 from search.study.pruners import make_pruner
 from search.study.study import Study
 from search.tune import tuner
+from search.tune.nodes import Nodes
 from trainables.prepare import prepare
 
 WORKERS = 2
@@ -73,7 +75,7 @@ def record(setting: Setting, run: Path, concurrent: int) -> list[Curve]:
     """Train the pool to its end."""
     spec = search_spec(setting, "none", sampler="random", epochs=2)
     study = Study(run, spec, concurrent)
-    tuner.make_tuner(spec, run, study, [], concurrent).fit()
+    tuner.make_tuner(spec, RunFolder(run), study, [], Nodes(limited(spec, concurrent))).fit()
     return [_curve(trial) for trial in study.trials if trial.state == TrialState.COMPLETE]
 
 

@@ -34,9 +34,11 @@ from typing import Any
 import torch
 from machine import processor
 
+from search.paths import RunFolder
 from search.spec.sections import SearchSpec
 from search.study.study import Study
 from search.tune import tuner
+from search.tune.nodes import Nodes
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
 from trainables.data.prepared import TrialData
@@ -269,6 +271,11 @@ def search_spec(setting: Setting, pruner: str, sampler: str = "tpe", epochs: flo
     )
 
 
+def limited(spec: SearchSpec, concurrent: int) -> SearchSpec:
+    """The spec with so many trials at once."""
+    return spec.model_copy(update={"resources": spec.resources.model_copy(update={"concurrent": concurrent})})
+
+
 def embtune(setting: Setting, target: float, concurrent: int, pruner: str) -> Clock:
     """(d)"""
     from ray import tune
@@ -286,7 +293,7 @@ def embtune(setting: Setting, target: float, concurrent: int, pruner: str) -> Cl
                 clock.tell(trial.trial_id, record["step"], record["metrics"][METRIC])
 
     clock = Clock(target)
-    tuner.make_tuner(spec, run, study, [Told()], concurrent).fit()
+    tuner.make_tuner(spec, RunFolder(run), study, [Told()], Nodes(limited(spec, concurrent))).fit()
     return clock
 
 

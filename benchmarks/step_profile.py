@@ -24,8 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from evaluation.files import write_whole
 from trainables.config import TrialConfig
 from trainables.model.build import build_model
-from trainables.model.precision import resolve_precision
-from trainables.train import autocast
+from trainables.model.precision import autocast, resolve_precision
 from trainables.training.losses import make_loss
 
 

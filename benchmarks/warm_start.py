@@ -28,30 +28,31 @@ from search.spec.load import load_spec
 from search.spec.sections import ResourcesSpec
 from search.study.study import Study
 from search.tune import tuner
+from search.tune.nodes import Nodes
 from search.tune.trial import run_trial
 from trainables.prepare import prepare
 
 MARK = "first_step.json"
 
 
-def timed_trial(config: dict[str, Any], *, run: str, metric: str, resources: ResourcesSpec) -> None:
+def timed_trial(config: dict[str, Any], *, run: RunFolder, metric: str, resources: ResourcesSpec) -> None:
     """`run_trial` that leaves the seconds to its first training step in the trial's folder."""
     start = time.time()
-    from trainables import train
+    from trainables.training import retrieval
 
-    plain = train._TrialTrainer.training_step
-    mark = RunFolder(Path(run)).trial(config["number"]) / MARK
+    plain = retrieval._Trainer.training_step
+    mark = run.trial(config["number"]) / MARK
 
     def training_step(self: Any, *arguments: Any, **options: Any) -> Any:
         if not mark.exists():
             mark.write_text(json.dumps({"first_step_s": time.time() - start, "pid": os.getpid()}))
         return plain(self, *arguments, **options)
 
-    train._TrialTrainer.training_step = training_step  # type: ignore[method-assign]
+    retrieval._Trainer.training_step = training_step  # type: ignore[method-assign]
     try:
         run_trial(config, run=run, metric=metric, resources=resources)
     finally:
-        train._TrialTrainer.training_step = plain  # type: ignore[method-assign]
+        retrieval._Trainer.training_step = plain  # type: ignore[method-assign]
 
 
 class Clock(tune.Callback):
@@ -71,13 +72,14 @@ class Clock(tune.Callback):
 def measure(spec_path: Path, trials: int, folder: Path) -> dict[str, Any]:
     spec = load_spec(spec_path)
     spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": trials})})
+    spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"concurrent": 1})})
     prepare(spec.data, spec.folder, spec.seed, folder / "data")
     tuner.run_trial = timed_trial
     clock = Clock()
     tuner.connect(None)
     study = Study(folder, spec)
     begin = time.time()
-    tuner.make_tuner(spec, folder, study, [clock], 1).fit()
+    tuner.make_tuner(spec, RunFolder(folder), study, [clock], Nodes(spec)).fit()
     wall = time.time() - begin
     ray.shutdown()
     rows = []

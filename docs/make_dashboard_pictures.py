@@ -19,18 +19,14 @@ def main() -> None:
     address, job = sys.argv[1:]
     shows = {"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
     with chromium() as browser:
-        page = browser.new_context(extra_http_headers=shows, viewport={"width": 1500, "height": 760}).new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{address}/#/actors")
-        page.get_by_text("trial 00").first.wait_for()
-        page.screenshot(path=HERE / "dashboard-actors.png")
-        page.goto(f"{address}/#/jobs")
-        page.get_by_text(job).first.wait_for()
-        page.screenshot(path=HERE / "dashboard-jobs.png")
+        context = browser.new_context(extra_http_headers=shows, viewport={"width": 1500, "height": 900})
+        context.set_default_timeout(PATIENCE_MS)
+        actors, page = context.new_page(), context.new_page()
+        actors.goto(f"{address}/#/actors")
+        actors.get_by_text("trial 00").first.wait_for()
+        actors.screenshot(path=HERE / "dashboard-actors.png")
         page.goto(f"{address}/#/jobs/{job}")
         page.get_by_text("User-provided metadata").first.wait_for()
-        page.get_by_text("View").first.click()
-        page.wait_for_timeout(3000)
         page.screenshot(path=HERE / "dashboard-job.png")
 
 

@@ -20,8 +20,9 @@ from pydantic.fields import FieldInfo
 
 from evaluation.files import write_whole
 from search.spec.dimensions import IMPLIED
-from search.spec.sections import SearchSpec
-from trainables.config import TrialConfig
+from search.spec.sections import ClassificationSpec, SearchSpec
+from trainables.classification.config import LabelledDataConfig
+from trainables.config import RETRIEVAL_ONLY, ClassifierConfig, TrialConfig
 
 PAGE = Path(__file__).with_name("spec.md")
 BEGIN = "<!-- Tables: written by docs/make_spec_guide.py from the models. Change those, not this. -->"
@@ -37,7 +38,22 @@ def tables() -> str:
     for title, names in _groups(TrialConfig):
         fields = {name: TrialConfig.model_fields[name] for name in names}
         space.append(f"#### {title}\n\n{_table('space', fields, IMPLIED)}")
-    return "\n\n".join([*parts, *space])
+    return "\n\n".join([*parts, *space, *_classification()])
+
+
+def _classification() -> Iterator[str]:
+    """What a spec with task classification has instead, and beside."""
+    own = {name: ClassificationSpec.model_fields[name] for name in ("task", "metric")}
+    yield f"### Task classification\n\n{_sentence(ClassificationSpec)}\n\n{_table('', own)}"
+    yield from _section("data (classification)", LabelledDataConfig)
+    left_out = ", ".join(f"`{name}`" for name in TrialConfig.model_fields if name in RETRIEVAL_ONLY)
+    yield (
+        "### `space (classification)`\n\nThe fields of a trial without those that embed and rank "
+        f"({left_out}), without method `none`, and with"
+    )
+    for title, names in _groups(ClassifierConfig):
+        fields = {name: ClassifierConfig.model_fields[name] for name in names if name != "labels"}
+        yield f"#### {title}\n\n{_table('space', fields, IMPLIED)}"
 
 
 def page(text: str) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from evaluation.classification.metrics import F1
+from evaluation.classification.resample import Resampled
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 
@@ -50,6 +52,9 @@ def compare(base: Scores, other: Scores, metric: str, resamples: int = 10_000, s
     95.4 % of the draws, with 10 to 100 concepts. Where nearly all concepts score exactly alike under both models no
     bootstrap can see the rare ones that differ: with 15 % of 40 concepts moving it covers 87 %, of 100 concepts 92 %.
 
+    A macro or weighted F1 is no mean over examples: it is computed anew for each draw
+    (evaluation/classification/resample.py), with the same widening.
+
     Args:
         base: scores of the model that is compared with.
         other: scores of the model in question.
@@ -68,7 +73,13 @@ def compare(base: Scores, other: Scores, metric: str, resamples: int = 10_000, s
     sizes_G = np.bincount(group_Q).astype(np.float64)
     if len(sums_G) < 2:
         raise InputError(f"{len(difference_Q)} queries of one concept, expected at least two concepts to compare on")
-    low, high = _interval(sums_G, sizes_G, resamples, seed)
+    if metric in F1 and base.outcome is not None and other.outcome is not None:
+        resampled = Resampled(base.outcome, other.outcome, group_Q, metric)
+        low, high = resampled.interval(_level(len(sums_G)), resamples, seed)
+        p_value = resampled.p_value(resamples, seed)
+    else:
+        low, high = _interval(sums_G, sizes_G, resamples, seed)
+        p_value = _p_value(sums_G, resamples, seed)
     return Comparison(
         metric=metric,
         base=base.means[metric],
@@ -76,7 +87,7 @@ def compare(base: Scores, other: Scores, metric: str, resamples: int = 10_000, s
         difference=float(difference_Q.mean()),
         low=low,
         high=high,
-        p_value=_p_value(sums_G, resamples, seed),
+        p_value=p_value,
         queries=len(difference_Q),
         groups=len(sums_G),
     )
@@ -101,8 +112,6 @@ def _interval(
 ) -> tuple[float, float]:
     """95 % interval of sum(sums) / sum(sizes) over resampled groups."""
     count = len(sums_G)
-    student = stats.t.ppf(0.975, count - 1) * math.sqrt(count / (count - 1))
-    level = 1 - 2 * stats.norm.sf(student)
 
     def mean(sums: NDArray[np.float64], sizes: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
         return sums.sum(axis=axis) / sizes.sum(axis=axis)
@@ -114,11 +123,17 @@ def _interval(
         vectorized=True,
         n_resamples=resamples,
         batch=_batch(count),
-        confidence_level=level,
+        confidence_level=_level(count),
         method="percentile",
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _level(count: int) -> float:
+    """The share of the draws that a 95 % interval of so many groups holds: above 0.95, most with few groups."""
+    student = stats.t.ppf(0.975, count - 1) * math.sqrt(count / (count - 1))
+    return float(1 - 2 * stats.norm.sf(student))
 
 
 def _p_value(sums_G: NDArray[np.float64], resamples: int, seed: int) -> float:

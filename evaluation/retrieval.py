@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.classification.outcome import Outcome
 from evaluation.embeddings import Encoder, unit_rows
 from evaluation.errors import InputError
 from evaluation.files import aside
@@ -34,12 +35,14 @@ class Scores:
         groups: the concept of each query, the unit of resampling.
         per_query: metric name -> (Q,) float64.
         top_ids_QK: ids of the passages found, best first.
+        outcome: of a classification, where a query is an example: what was said of each; None: of a retrieval.
     """
 
     query_ids: tuple[str, ...]
     groups: tuple[str, ...]
     per_query: dict[str, NDArray[np.float64]]
     top_ids_QK: NDArray[np.str_] = field(default_factory=_no_passages)
+    outcome: Outcome | None = None
 
     @property
     def means(self) -> dict[str, float]:
@@ -75,6 +78,8 @@ class Scores:
     def save(self, path: str | Path) -> None:
         """Write an .npz file; arrays only, no pickle."""
         arrays = {f"metric:{name}": values for name, values in self.per_query.items()}
+        if self.outcome is not None:
+            arrays |= self.outcome.arrays()
         with aside(Path(path)) as draft, draft.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -100,6 +105,7 @@ class Scores:
                 groups=tuple(arrays["groups"].tolist()),
                 per_query={n.removeprefix("metric:"): arrays[n] for n in arrays.files if n.startswith("metric:")},
                 top_ids_QK=arrays["top_ids_QK"],
+                outcome=Outcome.of(arrays),
             )
 
 

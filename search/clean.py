@@ -12,10 +12,10 @@ from pathlib import Path
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
-from search.results.benchmark import Benchmark
+from search.results.classifier_benchmark import read_end
 from search.staging import locked
 from trainables.export.manifest import left_behind
-from trainables.training.rungs import ADAPTER, WEIGHTS
+from trainables.training.rungs import WEIGHT_FILES
 
 
 def removable(run: Path) -> dict[Path, int]:
@@ -44,12 +44,12 @@ def remove(run: Path, files: Mapping[Path, int]) -> None:
 
 
 def _unneeded(run: RunFolder) -> Iterator[Path]:
-    benchmark = Benchmark.read(run.benchmark)
+    benchmark = read_end(run.benchmark)
     members = {(share.trial, share.checkpoint) for c in benchmark.candidates for share in c.members}
     kept = {run.checkpoint(trial, checkpoint) for trial, checkpoint in members}
     if not kept:  # of an earlier version: which weights are in best/ is told by its trial alone
         kept = set(run.trial(benchmark.best.trial).glob("*"))
-    for name in (ADAPTER, WEIGHTS):
+    for name in WEIGHT_FILES:
         yield from (path for path in run.tune.glob(f"trial_*/*/{name}") if path.parent not in kept)
     for folder in (run.cache, *_left(run)):
         yield from (path for path in folder.rglob("*") if path.is_file())

@@ -7,12 +7,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from search.app.command import try_models
 from search.cluster import commands
+
+if TYPE_CHECKING:
+    from trainables.classification.report import LabelReport
+    from trainables.data.report import DataReport
 
 FOLDER = click.Path(path_type=Path)
 
@@ -25,17 +29,19 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("spec", type=FOLDER)
-@click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="folder of all runs")
+@click.option("--runs", default="runs", show_default=True, help="folder of all runs, or s3://BUCKET/FOLDER")
 @click.option("--base", help="base model in place of the spec's")
 @click.option("--resume", is_flag=True, help="go on with a search that was stopped")
 @click.option("--smoke", is_flag=True, help="the whole search on tiny stand-in models, in about a minute")
 @click.option("--address", help="a running Ray cluster: 'auto', or HOST:PORT of its head")
-def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, address: str | None) -> None:
+def search(spec: Path, runs: str, base: str | None, resume: bool, smoke: bool, address: str | None) -> None:
     """Search, merge the best trial, benchmark it against its base and export it."""
     from search.spec.load import load_spec
+    from search.storage.where import Where
 
     # What is wrong with it is told before Ray and the rest are imported.
-    checked = load_spec(spec, base, resumed=runs if resume and not smoke else None)
+    where = Where.of(runs)
+    checked = load_spec(spec, base, resumed=where if resume and not smoke else None)
     from search.run import search_to_the_end
 
     own = [argument for argument in sys.argv[1:] if argument != "--resume"]
@@ -45,18 +51,19 @@ def search(spec: Path, runs: Path, base: str | None, resume: bool, smoke: bool, 
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="the rows as JSON")
 @click.option("--csv", "as_csv", is_flag=True, help="the rows as CSV")
-def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
+def leaderboard(run: str, as_json: bool, as_csv: bool) -> None:
     """Show a run's trials, best first; those so far while it is at work or when it was stopped."""
     from search.results import table
     from search.results.so_far import ranking
     from search.screen.console import make_console
+    from search.storage.bucket import opened
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of the two")
-    found = ranking(run)
+    found = ranking(opened(run))
     if as_json:
         click.echo(found.as_json())
     elif as_csv:
@@ -67,7 +74,7 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run")
 @click.argument("dest", type=FOLDER)
 @click.option("--trial", type=int, help="a trial's number; without it the run's best model")
 @click.option("--candidate", help="a candidate's name, as the end of the search and the report tell it")
@@ -77,7 +84,7 @@ def leaderboard(run: Path, as_json: bool, as_csv: bool) -> None:
 @click.option("--force", is_flag=True, help="replace DEST")
 @click.option("--push-to-hub", "repo", metavar="REPO", help="upload DEST there too; the token is read from HF_TOKEN")
 def export(
-    run: Path,
+    run: str,
     dest: Path,
     trial: int | None,
     candidate: str | None,
@@ -93,7 +100,9 @@ def export(
     """
     from search.results.export import export_from_run
     from search.results.so_far import best_so_far
-    from trainables.export.export import Form
+    from search.spec.record import classifies
+    from search.storage.bucket import opened
+    from trainables.export.export import Exported, Form
 
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
@@ -102,17 +111,19 @@ def export(
         from trainables.export.upload import push_to_hub, token_for
 
         token_for(repo)  # a missing one is told now and not after the export
-    if trial is None and candidate is None and (trial := best_so_far(run)) is not None:
+    folder = opened(run, "best", "tune")
+    if trial is None and candidate is None and (trial := best_so_far(folder)) is not None:
         click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
-    found = export_from_run(run, dest, trial, candidate, None if wanted == Form() else wanted, force)
+    found = export_from_run(folder, dest, trial, candidate, None if wanted == Form() else wanted, force)
     how = f"(base).load_adapter({str(dest)!r})" if adapter_only else f"({str(dest)!r})"
-    click.echo(f"{dest}: SentenceTransformer{how} loads it")
+    loader = "CrossEncoder" if classifies(folder) else "SentenceTransformer"
+    click.echo(f"{dest}: {loader}{how} loads it")
     if form != "safetensors":
         from trainables.export.backends import FILES
 
         loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
         click.echo(f"{dest / FILES[form]}: for {loaders}")
-    if found is not None:
+    if isinstance(found, Exported):
         click.echo(f"{dest}: {found.told}")
         if found.on_dev:
             click.echo(found.on_dev)
@@ -157,16 +168,17 @@ def clean(run: Path, yes: bool) -> None:
 
 
 @cli.command()
-@click.argument("run", type=FOLDER)
-def report(run: Path) -> None:
+@click.argument("run")
+def report(run: str) -> None:
     """Write a run's report: report.html, one page that needs no network, and plots/*.png."""
     from search.screen.console import make_console
 
     console = make_console()
     with console.status("Writing the report"):
         from search.report.write import write_report
+        from search.storage.bucket import opened
 
-        page = write_report(run)
+        page = write_report(opened(run))
     click.echo(page)
 
 
@@ -176,8 +188,8 @@ def report(run: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="the plan as JSON")
 def plan(spec: Path, base: str | None, as_json: bool) -> None:
     """Show what a search would do: data, space, parameters, memory. No weights, no training."""
-    from search.plan import plan as show_plan
     from search.screen.console import make_console
+    from search.spec.plan import plan as show_plan
 
     show_plan(spec, base=base, as_json=as_json, console=make_console())
 
@@ -296,13 +308,14 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
     """Show what is wrong with the data, row by row. Exit code 1 when it cannot be used."""
     from search.screen.console import make_console
     from search.spec.load import load_spec
+    from search.spec.task_data import check_data, print_data
     from trainables.check.check import check_file
-    from trainables.check.view import print_report
 
     if not file.exists():
         from evaluation.errors import InputError
 
         raise InputError(f"{file}: no such file; expected .jsonl, .json, .csv, .tsv, .parquet or a folder")
+    report: DataReport | LabelReport
     if spec is None:
         report = check_file(file.resolve())
     else:
@@ -310,12 +323,11 @@ def check(file: Path, spec: Path | None, as_json: bool) -> None:
 
         loaded = load_spec(spec)
         tokens = token_counts(next(loaded.parsed_space.configs()))
-        earlier = loaded.earlier_data
-        report = check_file(file.resolve(), loaded.data, seed=loaded.seed, earlier=earlier, tokens=tokens)
+        report = check_data(loaded, tokens, source=file.resolve())
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
-        print_report(report, make_console())
+        print_data(report, make_console())
     sys.exit(0 if report.unusable is None else 1)
 
 

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from evaluation.compare import holm
+from evaluation.compare import Comparison, holm
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from search.paths import MODELS, RunFolder
 from search.report.gather import RunData, gather
 from search.results.benchmark import Benchmark
+from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.leaderboard import Row
+from search.spec.record import classifies
+from search.storage.bucket import opened
+from search.storage.where import Where
 from trainables.data.prepared import load_report, load_task
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 STATES = ("COMPLETE", "PRUNED", "RUNNING", "FAIL")
 NESTED = ("config", "metrics", "checkpoint")  # fields of a row that are no columns
@@ -61,7 +65,8 @@ class OpenRun:
         return pd.DataFrame(points, columns=list(types)).astype(types)
 
     def benchmark(self) -> pd.DataFrame:
-        """Base against best on the test part, one row for each protocol and metric.
+        """Base against best on the test part, one row for each protocol and metric; of a classification, which has no
+        protocols, the better baseline against best.
 
         Columns: protocol, metric, base, best, difference, low, high (95 % interval), p_value, queries, groups (of
         concepts, the unit of resampling), p_holm (p_value corrected over the table).
@@ -69,10 +74,16 @@ class OpenRun:
         Raises:
             InputError: the search has not come to its benchmark.
         """
+        end = self._ended()
+        parts: Mapping[str, Mapping[str, Comparison]]
+        if isinstance(end, ClassifierBenchmark):
+            parts = {"": end.comparisons}
+        else:
+            parts = {protocol: part.comparisons for protocol, part in end.protocols.items()}
         rows = [
             {"protocol": protocol, **asdict(comparison)}
-            for protocol, part in self._benchmarked().protocols.items()
-            for comparison in part.comparisons.values()
+            for protocol, comparisons in parts.items()
+            for comparison in comparisons.values()
         ]
         frame = pd.DataFrame(rows).rename(columns={"other": "best"})
         frame["p_holm"] = holm(list(frame["p_value"]))
@@ -85,7 +96,8 @@ class OpenRun:
         (the passage that each model ranks first).
 
         Raises:
-            InputError: the search has not come to its benchmark, or its test part has no queries.
+            InputError: the search has not come to its benchmark, its test part has no queries, or it is a
+                classification, which ranks nothing.
         """
         benchmark = self._benchmarked()
         protocol = benchmark.main_protocol(load_report(self.folder.data).config.protocol)
@@ -106,16 +118,18 @@ class OpenRun:
         frame.insert(3, "change", frame["after"] - frame["before"])
         return frame.sort_values("change", ascending=False, kind="stable", ignore_index=True)
 
-    def model(self) -> SentenceTransformer:
-        """The exported model.
+    def model(self) -> SentenceTransformer | CrossEncoder:
+        """The exported model; of a classification a CrossEncoder.
 
         Raises:
             InputError: the search has not come to its end.
         """
         if not self.folder.best.is_dir():
             raise InputError(f"{self.folder.path}: no best/ yet; `embtune search SPEC --resume` finishes the search")
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import CrossEncoder, SentenceTransformer
 
+        if classifies(self.folder.path):
+            return CrossEncoder(str(self.folder.best), model_kwargs={"use_safetensors": True})
         return SentenceTransformer(str(self.folder.best), model_kwargs={"use_safetensors": True})
 
     def report(self) -> Path:
@@ -127,19 +141,25 @@ class OpenRun:
     def _gathered(self) -> RunData:
         return gather(self.folder.path)
 
-    def _benchmarked(self) -> Benchmark:
+    def _ended(self) -> Benchmark | ClassifierBenchmark:
         if not self.folder.benchmark.exists():
             raise InputError(f"{self.folder.path}: no benchmark.json yet; expected a search that has ended")
-        return Benchmark.read(self.folder.benchmark)
+        return read_end(self.folder.benchmark)
+
+    def _benchmarked(self) -> Benchmark:
+        end = self._ended()
+        if isinstance(end, ClassifierBenchmark):
+            raise InputError(f"{self.folder.path}: a classification ranks nothing, expected a retrieval search")
+        return end
 
 
 def open_run(folder: str | Path) -> OpenRun:
-    """Open a search's folder, such as runs/demo.
+    """Open a search's folder, such as runs/demo, or a copy of one in a bucket, such as s3://bucket/runs/demo.
 
     Raises:
         InputError: the folder is no run.
     """
-    run = OpenRun(Path(folder))
+    run = OpenRun(opened(str(folder), RunFolder(Path()).best.name))
     if not run.folder.spec.is_file():
         raise InputError(f"{folder}: no spec.json; expected the folder of a search, such as runs/demo")
     return run
@@ -158,7 +178,7 @@ def run_search(
     Args:
         spec: the YAML file, or what it would hold, with a `name`; relative paths of a dictionary start where Python
             was started.
-        runs: folder of all runs.
+        runs: folder of all runs, or its address in a bucket.
         resume: go on with a search that was stopped.
         smoke: the whole search on tiny stand-in models; its folder is NAME-smoke.
         address: a running Ray cluster: "auto", or HOST:PORT of its head.
@@ -171,12 +191,14 @@ def run_search(
     from search.spec.load import load_spec, spec_from
     from search.spec.smoke import smoke_name
 
-    runs, resumed = Path(runs), Path(runs) if resume and not smoke else None
+    where = Where.of(runs)
+    resumed = where if resume and not smoke else None
     checked = spec_from(spec, resumed=resumed) if isinstance(spec, Mapping) else load_spec(Path(spec), resumed=resumed)
     again = "run_search(..., resume=True) with the same arguments"
     if search_to_the_end(checked, runs, again=again, resume=resume, smoke=smoke, address=address):
         raise SearchFailedError(f"{checked.name}: the search gave no model; what it printed says why")
-    return open_run(runs / (smoke_name(checked) if smoke else checked.name))
+    name = smoke_name(checked) if smoke else checked.name
+    return open_run(f"{where.url}/{name}" if where.url else where.folder / name)
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 Model = Literal["base", "best"]
 STAND_INS = ".stand-ins"  # folder beside the runs: the tiny models of smoke searches
+BENCHMARK = "benchmark"  # folder in a run: scores of its benchmark, query by query
 BASES = ".bases"  # folder beside the runs: bases that came with a spec to a cluster
 MODELS: tuple[Model, ...] = ("base", "best")  # that a benchmark holds against each other
 
@@ -20,9 +21,12 @@ class RunFolder:
 
     Attributes:
         path: the folder; it need not exist.
+        url, id: where the run is kept, and which it is, where the folder is this machine's copy of one in a bucket.
     """
 
     path: Path
+    url: str = ""
+    id: str = ""
 
     @property
     def name(self) -> str:
@@ -82,7 +86,7 @@ class RunFolder:
 
     def scores(self, model: Model, part: str) -> Path:
         """Test scores, query by query, of a model under a protocol or on the old test part."""
-        return self.path / "benchmark" / f"{model}-{part}.npz"
+        return self.path / BENCHMARK / f"{model}-{part}.npz"
 
     @property
     def best(self) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -18,31 +19,38 @@ from search.cluster.shared_bases import share_bases
 from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.choice import choose, mark_tied
+from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
 from search.results.promote import check_bases, make_pool, promote
 from search.results.table import as_table
 from search.screen.console import make_console
+from search.screen.labels import label_verdict, print_how_to_load_labels, print_labels
 from search.screen.live import LiveTable
 from search.screen.summary import gain, print_benchmark, print_how_to_load, savings, shown_path
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
 from search.spec.smoke import smoke_spec
 from search.spec.space import READ
 from search.staging import Staging, locked
+from search.storage.bucket import Bucket
+from search.storage.where import Where, require_bucket
 from search.study.study import Study
 from search.tune.capacity import cluster_nodes, require_shared_storage, with_gpus
 from search.tune.disk import require_writable
+from search.tune.nodes import PATIENCE_S, Nodes
+from search.tune.place import on_a_node
 from search.tune.ray_internals import dashboard_address, dashboard_asks_for_token, submitted_as
-from search.tune.tuner import concurrency, connect, make_tuner
+from search.tune.tuner import connect, make_tuner
 from search.watch.closing import log_end
 from search.watch.loggers import require_loggers
 from search.watch.watchers import watchers
 from trainables.bases.families import resolve_base
-from trainables.data.prepared import load_report, read_pool
+from trainables.classification.config import TextColumns
+from trainables.data.prepared import DEV_POOL, load_report, read_pool
 
 
 def search_to_the_end(
     spec: SearchSpec,
-    runs: Path,
+    runs: str | Path,
     *,
     again: str,
     resume: bool = False,
@@ -53,7 +61,7 @@ def search_to_the_end(
 
     Args:
         spec: of the search.
-        runs: folder of all runs.
+        runs: folder of all runs, or its address in a bucket.
         again: what to type to go on after a stop.
         resume: go on with a search that was stopped.
         smoke: the whole search on tiny stand-in models; its folder is NAME-smoke.
@@ -63,20 +71,28 @@ def search_to_the_end(
         InputError: the data or the request for resources is wrong, or the run's folder is in use.
     """
     console = make_console()
+    where = Where.of(runs)
     require_loggers(spec)
-    require_writable(runs)
+    require_writable(where.folder)
+    if where.url:
+        require_bucket(where.url, spec.resources.workers)
     if smoke:
         console.print(
             "[bold black on yellow] SMOKE [/] Tiny stand-in models with random weights: the scores below mean nothing."
         )
-        spec = smoke_spec(spec, runs.resolve() / STAND_INS / spec.name)
-    if address is not None:
-        spec = share_bases(spec, runs)
+        spec = smoke_spec(spec, where.folder.resolve() / STAND_INS / spec.name)
+    if address is not None and where.url:
+        _refuse_what_other_nodes_lack(spec, where.url, smoke)
+    elif address is not None:
+        spec = share_bases(spec, where.folder)
     for config in {(config.base, config.max_length): config for config in spec.parsed_space.configs()}.values():
         resolve_base(config)  # an unknown base, or a length that it does not have, is told now and not by each trial
-    folder = RunFolder((runs / spec.name).resolve())
+    folder = RunFolder(*where.run(spec.name))
     run = folder.path
-    with locked(run), Staging(spec, run, resume) as staging:
+    with ExitStack() as held:
+        held.enter_context(locked(run))
+        bucket = Bucket(folder) if folder.url else None
+        staging = held.enter_context(Staging(spec, run, resume, folder.url))
         seconds: dict[str, float] = {}
         settled = False
         with _timed(seconds, "data"):
@@ -84,16 +100,21 @@ def search_to_the_end(
         with _timed(seconds, "ray"), console.status("Starting Ray" if address is None else f"Joining {address}"):
             connect(address)
         try:
-            nodes = cluster_nodes(autoscaled=address is not None)
-            spec = staging.decide(with_gpus(staging.resources, nodes))
-            concurrent = concurrency(spec, autoscaled=address is not None)
-            require_shared_storage(runs)
+            on_cluster = address is not None
+            spec = staging.decide(with_gpus(staging.resources, cluster_nodes(on_cluster)))
+            nodes = Nodes(spec, partial(_say, console), on_cluster, PATIENCE_S if on_cluster else 0)
+            if bucket is None:
+                require_shared_storage(where.folder)
             if not staging.going_on:
                 with _timed(seconds, "bases"):
-                    _check_bases(spec, console)
-            staging.settle(console)
+                    _check_bases(spec, nodes, console)
+            kept_as = staging.settle(console)
             settled = True
-            return _search(Study(run, spec, concurrent), folder, concurrent, seconds, console, smoke, again)
+            if bucket is not None:
+                folder = bucket.settle(kept_as)
+                held.callback(bucket.push_results)
+            study = Study(run, spec, nodes.at_once(), bucket)
+            return _search(study, folder, nodes, seconds, console, smoke, again)
         except KeyboardInterrupt:  # outside of the trials: Tune takes it while they run
             hint = _how_to_go_on(again) if settled else "The search had not begun; nothing was changed."
             console.print(f"[yellow]Stopped.[/] {hint}", highlight=False, soft_wrap=True)
@@ -102,11 +123,30 @@ def search_to_the_end(
             ray.shutdown()
 
 
+def _refuse_what_other_nodes_lack(spec: SearchSpec, url: str, smoke: bool) -> None:
+    """Bases are in no bucket.
+
+    Raises:
+        InputError: the spec's lie beside it, or are stand-ins that are made on this machine.
+    """
+    if smoke or spec.local_bases or spec.continue_from is not None:
+        what = "stand-ins of --smoke" if smoke else "bases beside the spec"
+        raise InputError(
+            f"--runs {url}: {what} lie on this machine alone; expected a folder that every node sees, or hub ids"
+        )
+
+
 def _search(
-    study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console, smoke: bool, again: str
+    study: Study,
+    run: RunFolder,
+    nodes: Nodes,
+    seconds: dict[str, float],
+    console: Console,
+    smoke: bool,
+    again: str,
 ) -> int:
     """Trials, leaderboard, choice, merge and benchmark, report. Returns the exit code."""
-    if not _run_trials(study, run, concurrent, seconds, console):
+    if not _run_trials(study, run, nodes, seconds, console):
         return 1
     rows = _rank(study, run, console)
     if study.unfinished() or not study.exhausted():
@@ -119,27 +159,33 @@ def _search(
         console.print(f"[red]No trial finished.[/] {escape(why)}", highlight=False)
         return 1
     console.print(choice.reason, highlight=False)
-    benchmark = _promoted(run, study.spec, choice.row, seconds, console)
+    benchmark = _promoted(run, study.spec, choice.row, nodes, seconds, console)
     if benchmark is None:
         return 1
-    say_verdict(benchmark, study.spec, rows, console, smoke)
-    print_how_to_load(run.best, console)
-    _report(run.path, console)
+    if isinstance(benchmark, ClassifierBenchmark):
+        print_labels(benchmark, console, None if smoke else label_verdict(benchmark))
+        columns = study.spec.data.columns
+        pairs = isinstance(columns, TextColumns) and columns.text_pair is not None
+        print_how_to_load_labels(run.best, pairs, console)
+    else:
+        say_verdict(benchmark, study.spec, rows, console, smoke)
+        print_how_to_load(run, console)
+    _report(run, console)
     _log_end(study.spec, run, benchmark, console)
     return 0
 
 
-def _run_trials(study: Study, run: RunFolder, concurrent: int, seconds: dict[str, float], console: Console) -> bool:
+def _run_trials(study: Study, run: RunFolder, nodes: Nodes, seconds: dict[str, float], console: Console) -> bool:
     """Run what the budget still holds; False: it could not begin."""
     if study.exhausted() and not study.unfinished():
         return True
     for stale in (run.benchmark, run.leaderboard):  # of an earlier end of this search, which goes on now
         stale.unlink(missing_ok=True)
-    _announce(study.spec, run.path, concurrent, console)
-    if not _pooled(run, study.spec, console):
+    _announce(study.spec, run.url or run.path, nodes.at_once(), console)
+    if not _pooled(run, study.spec, nodes, console):
         return False
     with _timed(seconds, "trials"), LiveTable(study, console) as table:
-        make_tuner(study.spec, run.path, study, [table, *watchers(study, run)], concurrent).fit()
+        make_tuner(study.spec, run, study, [table, *watchers(study, run)], nodes).fit()
     return True
 
 
@@ -171,17 +217,16 @@ def say_verdict(benchmark: Benchmark, spec: SearchSpec, rows: Sequence[Row], con
     print_benchmark(benchmark, console, verdict)
 
 
-def _check_bases(spec: SearchSpec, console: Console) -> None:
+def _check_bases(spec: SearchSpec, nodes: Nodes, console: Console) -> None:
     """Have each base read as the search reads it and as its authors meant it, before anything is trained or written.
 
     Raises:
         InputError: what differs.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(check_bases)
     configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs(READ)]
     try:
         with console.status("Holding the bases as the search loads them against plain float32"):
-            lowest = ray.get(task.remote(configs, spec.resources.device))
+            lowest = on_a_node(nodes, check_bases, configs, spec.resources.device)
     except RayError as error:
         if isinstance(wrong := getattr(error, "cause", None), InputError):
             raise InputError(str(wrong)) from None
@@ -189,14 +234,15 @@ def _check_bases(spec: SearchSpec, console: Console) -> None:
     console.print(f"bases: embedded as plain float32 embeds them (lowest cosine {lowest:.4f})", highlight=False)
 
 
-def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
+def _pooled(run: RunFolder, spec: SearchSpec, nodes: Nodes, console: Console) -> bool:
     """Make the pool that dev evaluations search, where the corpus is large and it is not there; False: it failed."""
+    if isinstance(spec, ClassificationSpec):
+        return True
     if load_report(run.data).pool_depth is not None and read_pool(run.data) is None:
-        task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(make_pool)
         configs = [config.model_dump(mode="json") for config in spec.parsed_space.configs()]
         try:
             with console.status("Asking the bases for the passages that dev evaluations search"):
-                ray.get(task.remote(run, configs, spec.resources.device))
+                on_a_node(nodes, make_pool, run, configs, spec.resources.device, gives=[f"{run.data.name}/{DEV_POOL}"])
         except RayError as error:
             console.print(f"[red]The dev pool could not be made:[/] {escape(cause(error))}", highlight=False)
             return False
@@ -210,14 +256,14 @@ def _pooled(run: RunFolder, spec: SearchSpec, console: Console) -> bool:
 
 
 def _promoted(
-    run: RunFolder, spec: SearchSpec, winner: Row, seconds: dict[str, float], console: Console
-) -> Benchmark | None:
+    run: RunFolder, spec: SearchSpec, winner: Row, nodes: Nodes, seconds: dict[str, float], console: Console
+) -> Benchmark | ClassifierBenchmark | None:
     """The benchmark, made now unless it stands; None when the model could not be exported."""
     if run.benchmark.exists():
-        return Benchmark.read(run.benchmark)
+        return read_end(run.benchmark)
     try:
         with console.status("Comparing what can be merged, then checking and benchmarking it on the test part"):
-            benchmark = promote(run, spec, winner)
+            benchmark = promote(nodes, run, spec, winner)
     except RayError as error:
         console.print(f"[red]No model could be exported:[/] {escape(cause(error))}")
         return None
@@ -231,21 +277,24 @@ def cause(error: RayError) -> str:
     return first_line(getattr(error, "cause", error))
 
 
-def _report(run: Path, console: Console) -> None:
+def _report(run: RunFolder, console: Console) -> None:
     """Write the report. The search is done and its model exported: whatever goes wrong here must not undo that."""
     try:
         from search.report.write import write_report
 
         with console.status("Writing the report"):
-            page = write_report(run)
+            page = write_report(run.path)
     except Exception as error:
         why = escape(f"{type(error).__name__}: {error}".splitlines()[0])
-        console.print(f"[yellow]The report was not written[/] ({why}); `embtune report {run}` tries again.")
+        console.print(
+            f"[yellow]The report was not written[/] ({why}); `embtune report {run.url or run.path}` tries again."
+        )
         return
-    console.print(f"The report is in [bold]{escape(shown_path(page))}[/].", highlight=False)
+    shown = f"{run.url}/{page.name}" if run.url else shown_path(page)
+    console.print(f"The report is in [bold]{escape(shown)}[/].", highlight=False)
 
 
-def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark, console: Console) -> None:
+def _log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark | ClassifierBenchmark, console: Console) -> None:
     """Tell the trackers. As with the report, what goes wrong here must not undo the search."""
     try:
         log_end(spec, run, benchmark)
@@ -258,7 +307,7 @@ def _how_to_go_on(again: str) -> str:
     return "To go on, submit the same spec again." if submitted_as() else f"To go on: [bold]{escape(again)}[/]"
 
 
-def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) -> None:
+def _announce(spec: SearchSpec, run: str | Path, concurrent: int, console: Console) -> None:
     searched = ", ".join(dict.fromkeys(d.name for d in spec.parsed_space.searched)) or "nothing"
     console.print(
         f"[bold]{spec.name}[/]: {spec.budget.trials} trials, {concurrent} at once, sampler {spec.sampler.name}, "
@@ -272,6 +321,10 @@ def _announce(spec: SearchSpec, run: Path, concurrent: int, console: Console) ->
     token = " (it asks for a token: `ray get-auth-token` prints it)" if dashboard_asks_for_token() else ""
     link = f", dashboard http://{dashboard}{token}" if dashboard else ""
     console.print(f"run folder {run}{link}", style="dim", soft_wrap=True)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -18,13 +18,11 @@ from search.paths import RunFolder
 from search.results.guard import write_guard
 from search.results.leaderboard import read_leaderboard
 from search.spec.record import read_record, write_spec
-from search.spec.sections import GuardSpec, ResourcesSpec, SearchSpec
+from search.spec.sections import ClassificationSpec, GuardSpec, ResourcesSpec, SearchSpec
+from search.spec.task_data import data_line, prepare_data, report_of, require_same_data, with_labels
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
-from trainables.data.config import DataConfig
-from trainables.data.prepared import load_report
-from trainables.data.same_rows import require_same_rows
-from trainables.prepare import prepare
+from trainables.classification.report import LabelReport
 
 WATCHED_S = 1.0  # `embtune watch` holds the lock for a moment to see whether anybody else does
 FREE_TO_CHANGE = ("budget", "resources", "name", "logging")
@@ -58,13 +56,16 @@ def locked(run: Path) -> Iterator[None]:
 class Staging:
     """A run's folder in the making: nothing of an earlier run is touched, and nothing appears, before `settle`."""
 
-    def __init__(self, spec: SearchSpec, run: Path, resume: bool) -> None:
+    def __init__(self, spec: SearchSpec, run: Path, resume: bool, where: str = "") -> None:
         """Decide between a new run and going on with the one that is there.
+
+        Args:
+            where: what people call the folder; empty: its path.
 
         Raises:
             InputError: the folder holds an unfinished search and --resume is missing, or is the run to continue from.
         """
-        self._spec, self._run, self._resume = spec, run, resume
+        self._spec, self._run, self._resume, self._where = spec, run, resume, where or str(run)
         if spec.continue_from is not None and (spec.folder / spec.continue_from).resolve() == run.resolve():
             raise InputError(f"{run}: is the run that continue_from names; expected another name for the new one")
         there = RunFolder(run)
@@ -111,34 +112,29 @@ class Staging:
                     )
             try:
                 with console.status("Reading the data"):
-                    require_same_rows(
-                        self._spec.data, self._spec.folder, RunFolder(self._run).data, self._spec.earlier_data
-                    )
+                    require_same_data(self._spec, RunFolder(self._run).data)
             except InputError as error:
                 raise InputError(f"{self._run}: {error}; expected the same rows, or another name") from None
-            report = load_report(RunFolder(self._run).data)
+            report = report_of(self._spec, RunFolder(self._run).data)
             if self.resources.gpus is None:  # what was decided then holds: other number formats give other scores
                 gpus = stored["resources"]["gpus"]
                 self._spec = _with_resources(self._spec, self.resources.model_copy(update={"gpus": gpus}))
-            if not RunFolder(self._run).guard.exists():  # begun by a version that had none
+            guarded = isinstance(self._spec, ClassificationSpec) or RunFolder(self._run).guard.exists()
+            if not guarded:  # begun by a version that had none
                 write_guard(self._spec.guard, self._spec.folder, RunFolder(self._run))
         else:
             with console.status("Reading and splitting the data"):
-                report = prepare(
-                    self._spec.data,
-                    self._spec.folder,
-                    self._spec.seed,
-                    RunFolder(self._folder).data,
-                    earlier=self._spec.earlier_data,
-                    tokens=token_counts(next(iter(configs.values()))),
-                )
-            write_guard(self._spec.guard, self._spec.folder, RunFolder(self._folder))
+                tokens = token_counts(next(iter(configs.values())))
+                report = prepare_data(self._spec, RunFolder(self._folder).data, tokens)
+            if isinstance(report, LabelReport) and isinstance(self._spec, ClassificationSpec):
+                self._spec = with_labels(self._spec, report.labels)
+            elif isinstance(self._spec, SearchSpec):
+                write_guard(self._spec.guard, self._spec.folder, RunFolder(self._folder))
         self._recorded = report.content_hash, commits
         write_spec(self._spec, self._folder, *self._recorded)
         for line in _unlike(self._spec.record, read_record(self._folder)["record"]):
             console.print(f"[yellow]not as in the recorded run:[/] {line}", highlight=False, soft_wrap=True)
-        parts = [f"{p} {n:,} rows of {report.concepts[p]:,} concepts" for p, n in report.kept.items()]
-        console.print("data: " + ", ".join(parts), highlight=False)
+        console.print(f"data: {data_line(report)}", highlight=False)
         for finding in report.findings:
             console.print(f"  {finding.count:,} {finding.what} ({finding.action})", markup=False, highlight=False)
 
@@ -153,26 +149,30 @@ class Staging:
         write_spec(self._spec, self._folder, *self._recorded)
         return self._spec
 
-    def settle(self, console: Console) -> None:
-        """Put the folder in place. An ended run of the same name is kept under another."""
+    def settle(self, console: Console) -> str:
+        """Put the folder in place. An ended run of the same name is kept under another, which is returned."""
         from search.tune.ray_internals import submitted_as
 
         if self.going_on:
             RunFolder(self._folder).spec.replace(RunFolder(self._run).spec)  # the budget may be another
-            console.print(f"Going on with {self._run}", highlight=False)
-            return
+            console.print(f"Going on with {self._where}", highlight=False)
+            return ""
         if self._resume and not submitted_as():  # a submitted search goes on with whatever there is
             console.print(
-                f"[yellow]Nothing to resume in {escape(str(self._run))}:[/] a new search begins", highlight=False
+                f"[yellow]Nothing to resume in {escape(self._where)}:[/] a new search begins", highlight=False
             )
+        kept = self._run
         if self._run.exists():
             benchmark = RunFolder(self._run).benchmark
             ended = benchmark if benchmark.exists() else self._run
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(ended.stat().st_mtime))
             kept = self._run.with_name(f"{self._run.name}-{stamp}")
             self._run.rename(kept)
-            console.print(f"The earlier run was kept: {kept}", highlight=False)
+            console.print(
+                f"The earlier run was kept: {self._where.removesuffix(self._run.name)}{kept.name}", highlight=False
+            )
         self._folder.rename(self._run)
+        return "" if kept == self._run else kept.name
 
 
 def _with_resources(spec: SearchSpec, resources: ResourcesSpec) -> SearchSpec:
@@ -201,6 +201,8 @@ def _all_failed(run: Path) -> bool:
 
 def as_begun(spec: SearchSpec, stored: Mapping[str, Any]) -> SearchSpec:
     """The spec with what it leaves open as it was when the run began: defaults may have changed since."""
+    if isinstance(spec, ClassificationSpec):
+        return spec if spec.data.labels is not None else with_labels(spec, stored["data"]["labels"])
     if "distractors" in spec.data.model_fields_set:
         return spec
     data = spec.data.model_copy(update={"distractors": stored["data"]["distractors"]})
@@ -215,7 +217,9 @@ def check_same_search(spec: SearchSpec, stored: dict[str, Any], run: Path) -> No
     """
     now = spec.model_dump(mode="json")
     # Keys that the version which began the search did not know stand at their defaults.
-    stored = stored | {"data": DataConfig.model_validate(stored["data"]).model_dump(mode="json")}
+    stored = {"task": "retrieval"} | stored
+    if stored["task"] == spec.task:
+        stored = stored | {"data": type(spec.data).model_validate(stored["data"]).model_dump(mode="json")}
     stored["guard"] = stored.get("guard") or GuardSpec().model_dump(mode="json")
     resources = stored["resources"]
     before, after = resources.get("workers", 1), spec.resources.workers

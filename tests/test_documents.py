@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shlex
@@ -9,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -114,8 +116,24 @@ def script(words: list[str]) -> str:
     if not path.is_file():
         return f"{words}: no such script"
     source = path.read_text(encoding="utf-8")
+    if out := out_of_reach(source, ROOT if words[0] == "-m" else path.parent):
+        return f"{path.name}: started so, it finds no {out}"
     options = [word for word in words if word.startswith("--")]
     return next((f"{path.name}: no option {option}" for option in options if f'"{option}"' not in source), "")
+
+
+def out_of_reach(source: str, start: Path) -> str:
+    """The first module that a script imports and does not find, empty where it finds all; `start` is what Python puts
+    first on its path: the script's folder, or with -m the current one. Of the clone, the packages alone are installed.
+    """
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            name = (node.names[0].name if isinstance(node, ast.Import) else node.module or "").split(".")[0]
+            beside = (start / name).is_dir() or (start / f"{name}.py").is_file()
+            installed = name in PACKAGES or (not (ROOT / name).exists() and find_spec(name) is not None)
+            if not beside and not installed:
+                return name
+    return ""
 
 
 def named(text: str) -> Iterator[str]:
@@ -152,7 +170,7 @@ def test_every_command_exists_with_its_options_and_files(path: Path) -> None:
     ("line", "wrong"),
     [
         ("embtune plan search/presets/demo.yaml --jsn", "--jsn"),
-        ("embtune benchmark --task my_folder", "--model"),
+        ("embtune export my_run", "DEST"),
         ("embtune search search/presets/demo.yaml", "not run by this test"),
         ("embtune plann my_spec.yaml", "no command plann"),
         ("embtune plan search/presets/demos.yaml", "no such file"),
@@ -160,6 +178,7 @@ def test_every_command_exists_with_its_options_and_files(path: Path) -> None:
         ("make demo  # at once", "not run by this test"),
         ("python benchmarks/metrics.py --querys 3  # takes minutes", "no option --querys"),
         ("python -m benchmarks.none  # takes minutes", "no such script"),
+        ("python docs/make_app_pictures.py runs/demo  # takes a minute", "it finds no tests"),
         ("ray up cluster.yaml", "not run by this test"),
         ("ray upp cluster.yaml  # needs a cluster", "no command upp"),
         ("curl https://example.org  # needs a hub", "does not know"),

@@ -122,7 +122,19 @@ def test_docstrings_have_one_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["search"], ["plan"], ["benchmark"], ["data", "check"], ["submit"], ["export"], ["report"], ["try"]]
+    "command",
+    [
+        [],
+        ["search"],
+        ["plan"],
+        ["benchmark"],
+        ["data", "check"],
+        ["submit"],
+        ["watch"],
+        ["export"],
+        ["report"],
+        ["try"],
+    ],
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (

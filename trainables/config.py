@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic.config import JsonDict, JsonValue
 
 from trainables.targets import parse_targets
@@ -153,3 +162,51 @@ class TrialConfig(BaseModel):
         if self.loss == "gist" and self.batches == "mined" and self.hard_negatives > 1:
             raise ValueError("hard_negatives: loss gist takes 1 negative for each pair, expected 1 with batches mined")
         return self
+
+
+# Of a TrialConfig: they say how texts are embedded and which pairs meet in a batch. A classifier does neither.
+RETRIEVAL_ONLY = frozenset(
+    {
+        "task",
+        "query_prompt",
+        "passage_prompt",
+        "pooling",
+        "batches",
+        "mixed_share",
+        "refresh",
+        "hard_negatives",
+        "margin",
+        "loss",
+        "temperature",
+        "matryoshka",
+    }
+)
+
+
+class ClassifierConfig(TrialConfig):
+    """One trial of a classification. Its other fields are those of a retrieval trial, without what embeds and ranks."""
+
+    method: Literal["lora", "full"] = Field(  # an untrained head classifies nothing
+        "lora", description="lora: an adapter and the head; full: every weight"
+    )
+
+    # The classifier
+    labels: tuple[str, ...] = Field((), description="names of the classes, in the order of the logits; the data's")
+    head: Literal["fair", "as_published"] = Field(
+        "fair",
+        description="fair: every layer above the encoder is trained, the pooler too; as_published: with LoRA what PEFT "
+        "trains by default, which leaves DeBERTa's and BERT's pooler as it is",
+    )
+    class_weights: Literal["balanced"] | None = Field(
+        None, description="balanced: a class counts by rows / (classes x its rows); null: by its rows"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
+
+    @model_serializer(mode="wrap")
+    def _without_retrieval(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name not in RETRIEVAL_ONLY}
+
+
+def config_of(document: Mapping[str, Any]) -> TrialConfig:
+    """The configuration of a trial, of whichever task, from what `model_dump` made of it."""
+    return (ClassifierConfig if "head" in document else TrialConfig).model_validate(document)

@@ -5,42 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.model import BaseModel
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
-from evaluation.metrics import DEFAULT_METRICS
-from evaluation.retrieval import Scores, evaluate
+from evaluation.retrieval import Scores
 from trainables.bases.families import resolve_base
-from trainables.batches.negatives import most_negatives
-from trainables.batches.sampler import batch_sampler_for, training_columns
+from trainables.classification.kind import Classification
+from trainables.classification.prepared import LabelledData
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
-from trainables.distributed import device_batch, lead, world_size
-from trainables.model.build import build_model, training_prompts
-from trainables.model.precision import Precision, resolve_attention, resolve_device, resolve_precision
-from trainables.plan.longest import LongestTexts
+from trainables.distributed import device_batch, lead
+from trainables.model.precision import Precision, autocast, resolve_attention, resolve_device, resolve_precision
 from trainables.plan.memory import DeviceKind, fit_to_memory
-from trainables.training.checkpoint import load_weights, save_weights, trainable_parameters
-from trainables.training.losses import make_loss
+from trainables.training.checkpoint import trainable_parameters
+from trainables.training.kind import Kind
+from trainables.training.retrieval import Retrieval
 from trainables.training.rungs import LAST, Rung, best_of, complete_rung, keep_best, rungs_done
-from trainables.training.sanity import SanityGate
-
-EVAL_BATCH = 64
 
 
 def train(
     config: TrialConfig,
-    data: TrialData,
+    data: TrialData | LabelledData,
     report: Callable[[Rung], None],
     *,
     folder: Path,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
     cache: Path | None = None,
     device: str | None = None,
     memory: int | None = None,
@@ -55,8 +49,10 @@ def train(
     each takes its share of every batch, and negatives are gathered over all. The first of them measures and reports.
 
     Args:
+        config: of the trial; a ClassifierConfig for labelled data.
+        data: its task: pairs to retrieve by, or labelled texts.
         folder: of the trial's checkpoints; must exist on a disk that the caller can read afterwards.
-        metric: dev metric that decides which rung's weights are kept.
+        metric: dev metric that decides which rung's weights are kept; None: ndcg@10, or macro_f1.
         cache: folder for what trials of one base share: its embeddings, mined negatives, converted weights.
         device: None: the first GPU, else the CPU.
         memory: bytes of the device that the trial may take; None: all of a GPU, no limit on a CPU. Where the estimate
@@ -68,6 +64,8 @@ def train(
             a time would not fit in the memory.
         TrialFailed: training went wrong (a loss that is not finite, an adapter that does not move).
     """
+    kind: Kind = Classification(data) if isinstance(data, LabelledData) else Retrieval(data)
+    metric = metric or kind.metric
     place = resolve_device(device)
     precision = resolve_precision(config, place)
 
@@ -83,18 +81,18 @@ def train(
 
     done = lead(tell_again)
     if not (done and done[-1].rung == done[-1].rungs):
-        config = _fitted(config, data, place, precision, memory)
-        model = build_model(config, place, cache_folder=cache, keep_tokens=True)
-        dev = _DevEvaluation(config, data, report, folder, metric, precision, model)
+        config = _fitted(config, kind, place, precision, memory)
+        model = kind.build(config, place, cache)
+        dev = _DevEvaluation(config, kind, report, folder, metric, precision, model)
         if config.method == "none":
             dev.measure(step=0, steps=0, pairs=0, rung=config.rungs)
         else:
-            _fit(config, data, dev, model, folder, cache, precision, place, done[-1] if done else None)
+            _fit(config, kind, dev, model, folder, cache, precision, place, done[-1] if done else None)
     return best_of(lead(end), metric)
 
 
 def _fitted(
-    config: TrialConfig, data: TrialData, place: torch.device, precision: Precision, memory: int | None
+    config: TrialConfig, task: Kind, place: torch.device, precision: Precision, memory: int | None
 ) -> TrialConfig:
     if memory is None and place.type == "cuda":
         memory = torch.cuda.get_device_properties(place).total_memory
@@ -103,60 +101,50 @@ def _fitted(
     attention, _ = resolve_attention(config, resolve_base(config), place)
     share = config.model_copy(update={"batch_size": device_batch(config)})
     kind: DeviceKind = "cuda" if place.type == "cuda" else "cpu"
-    columns = (data.train[name] for name in ("anchor", "positive", "negatives"))
-    texts = LongestTexts.of((a, (p, *negatives)) for a, p, negatives in zip(*columns, strict=True))
-    longest = texts.tokens(config)
-    fitted = fit_to_memory(share, memory, kind, precision.name, attention, most_negatives(data.train), longest)
+    longest = task.longest(config)
+    fitted = fit_to_memory(share, memory, kind, precision.name, attention, task.own_negatives(), longest)
     return fitted.model_copy(update={"batch_size": config.batch_size})
 
 
 def _fit(
     config: TrialConfig,
-    data: TrialData,
+    kind: Kind,
     dev: _DevEvaluation,
-    model: SentenceTransformer,
+    model: BaseModel,
     folder: Path,
     cache: Path | None,
     precision: Precision,
     place: torch.device,
     last: Rung | None,
 ) -> None:
-    pairs, sampler = batch_sampler_for(config, data, model, cache, start_step=last.step if last else 0, folder=folder)
-    epoch = sampler(pairs)
-    steps_per_epoch = len(epoch) // world_size()
-    steps = max(config.rungs, math.ceil(config.epochs * steps_per_epoch))
-    pairs_per_step = epoch.pairs / steps_per_epoch
-    columns = training_columns(pairs)
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=device_batch(config),
-        batch_sampler=sampler,
-        prompts=training_prompts(model, columns),
-        learning_rate=config.lr,
-        warmup_steps=config.warmup,
-        lr_scheduler_type=config.schedule,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        activation_checkpointing=config.gradient_checkpointing,
-        bf16=precision.bf16,
-        fp16=precision.fp16,
-        use_cpu=place.type == "cpu",
-        seed=config.seed,
-        save_strategy="no",
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=place.type == "cuda",
-    )
-    trainer = _TrialTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=pairs.select_columns(columns),
-        loss=make_loss(model, config),
-        callbacks=[SanityGate(config, model, pairs[0]["anchor"]), _Rungs(config, steps, pairs_per_step, dev)],
-    )
+    batches = kind.batches(config, model, cache, last.step if last else 0, folder)
+    steps = max(config.rungs, math.ceil(config.epochs * batches.steps))
+    pairs_per_step = batches.examples / batches.steps
+    arguments = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": batches.device_batch,
+        "gradient_accumulation_steps": batches.pieces,
+        "batch_sampler": batches.sampler,
+        "learning_rate": config.lr,
+        "warmup_steps": config.warmup,
+        "lr_scheduler_type": config.schedule,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "activation_checkpointing": config.gradient_checkpointing,
+        "bf16": precision.bf16,
+        "fp16": precision.fp16,
+        "use_cpu": place.type == "cpu",
+        "seed": config.seed,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": place.type == "cuda",
+    }
+    callbacks = [kind.gate(config, model), _Rungs(config, steps, pairs_per_step, dev)]
+    trainer = kind.trainer(config, model, batches.rows, arguments, callbacks)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last.folder if last else None)
 
@@ -167,16 +155,16 @@ class _DevEvaluation:
     def __init__(
         self,
         config: TrialConfig,
-        data: TrialData,
+        kind: Kind,
         report: Callable[[Rung], None],
         folder: Path,
         metric: str,
         precision: Precision,
-        model: SentenceTransformer,
+        model: BaseModel,
     ) -> None:
-        self._config, self._data, self._report, self._folder = config, data, report, folder
+        self._config, self._kind, self._report, self._folder = config, kind, report, folder
         self._metric, self._precision, self._model = metric, precision, model
-        self._metrics = tuple(dict.fromkeys((*DEFAULT_METRICS, metric)))
+        self._metrics = tuple(dict.fromkeys((*kind.metrics, metric)))
         self._counts = trainable_parameters(model)
         self._since = time.perf_counter()
 
@@ -210,7 +198,7 @@ class _DevEvaluation:
     def _scores(self) -> tuple[Scores, float]:
         start = time.perf_counter()
         with autocast(self._precision, self._model.device):
-            scores = evaluate(self._model, self._data.dev, self._metrics, batch_size=EVAL_BATCH)
+            scores = self._kind.evaluate(self._model, self._metrics)
         return scores, time.perf_counter() - start
 
 
@@ -236,23 +224,3 @@ class _Rungs(TrainerCallback):
         step = state.global_step
         if step in self._at:
             self._dev.measure(step, self._steps, round(step * self._pairs_per_step), self._at[step], self._loss)
-
-
-class _TrialTrainer(SentenceTransformerTrainer):
-    """The library's trainer, with checkpoints that hold what is trained and not the frozen base."""
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Left out: it embeds sample texts and asks the hub; the exported model gets a card of its own."""
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        save_weights(self.model, Path(output_dir or str(self.args.output_dir)))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        load_weights(self.model, Path(resume_from_checkpoint))
-
-
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed precision for evaluation, as the trainer has it for training."""
-    if precision.name == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=precision.weights)

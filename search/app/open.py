@@ -20,6 +20,7 @@ from search.app.translation import Translator
 from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
 from search.results.leaderboard import read_leaderboard
+from search.spec.record import classifies
 from trainables.config import TrialConfig
 from trainables.export.merge import base_model, trained_model
 
@@ -50,6 +51,8 @@ def open_desk(
     run = RunFolder(folder.resolve())
     if not run.benchmark.is_file() or not run.best.is_dir():
         raise InputError(f"{folder}: no benchmark.json and best/, expected the folder of a search that has ended")
+    if classifies(run.path):
+        raise InputError(f"{folder}: a classification retrieves nothing, expected the run of a retrieval")
     names = ["base", "best", *models]
     if len(names) > MOST or len(set(names)) < len(names):
         raise InputError(

@@ -24,6 +24,7 @@ from search.cluster.parcel import Parcel, pack
 from search.spec.load import load_spec
 from search.spec.sections import SearchSpec
 from search.spec.smoke import smoke_name
+from search.storage.where import Where
 from search.tune.ray_internals import ask_dashboard, dashboard_asks_for_token, say_nothing_of_packages, show_token
 from search.tune.token import refused
 
@@ -152,14 +153,15 @@ class Jobs:
             The job's id, and the run's folder on the cluster.
 
         Raises:
-            InputError: the spec is wrong, what it names is missing or too large, `runs` is relative, the cluster has
-                other versions or takes no job, or a job is at work in that folder.
+            InputError: the spec is wrong, what it names is missing or too large, `runs` is relative or no bucket, the
+                cluster has other versions or takes no job, or a job is at work in that folder.
         """
         if not runs.startswith("/") and "://" not in runs:
             raise InputError(
                 f"--runs {runs}: relative to a folder of the cluster that goes with the job; expected an absolute path "
                 "that every node sees, such as /mnt/runs"
             )
+        Where.of(runs)  # refuses the address of what is no bucket
         spec = load_spec(path, base)
         parcel = pack(path, spec)
         self.require_same_versions()

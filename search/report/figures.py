@@ -66,7 +66,7 @@ def benchmark(data: RunData) -> go.Figure | None:
             )
     figure.add_vline(x=0, line={"color": GREY, "dash": "dot"})
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
-    return _finished(figure, 90 + 26 * len(labels), x="best minus base, 95 % interval", legend=False)
+    return finished(figure, 90 + 26 * len(labels), x="best minus base, 95 % interval", legend=False)
 
 
 def strengths(data: RunData) -> go.Figure | None:
@@ -95,7 +95,7 @@ def strengths(data: RunData) -> go.Figure | None:
     limit = {"color": RED, "dash": "dot"}
     figure.add_vline(x=data.benchmark.guard.tolerance, line=limit, annotation={"text": "guard.tolerance"})
     x = f"{data.metric} lost on the guard, base minus model"
-    return _finished(figure, 320, x=x, y=f"dev {data.metric}", legend=False)
+    return finished(figure, 320, x=x, y=f"dev {data.metric}", legend=False)
 
 
 def curves(data: RunData) -> go.Figure:
@@ -123,12 +123,13 @@ def curves(data: RunData) -> go.Figure:
             "<extra></extra>",
         )
         told.add(group)
-    optimism = data.benchmark.optimism if data.benchmark else None
-    if optimism is not None:
+    end = data.benchmark or data.ended
+    if end is not None and end.optimism is not None:
         line = {"color": GREY, "dash": "dash"}
-        figure.add_hline(y=optimism.base.dev, line=line, annotation={"text": "base, untrained"})
+        name = "base, untrained" if data.ended is None else data.ended.against
+        figure.add_hline(y=end.optimism.base.dev, line=line, annotation={"text": name})
     figure.update_xaxes(dtick=1)
-    return _finished(figure, 420, x="rung: equal shares of a trial's training", y=f"dev {data.metric}")
+    return finished(figure, 420, x="rung: equal shares of a trial's training", y=f"dev {data.metric}")
 
 
 def importance(data: RunData) -> go.Figure | None:
@@ -155,7 +156,7 @@ def importance(data: RunData) -> go.Figure | None:
     )
     figure.update_yaxes(categoryorder="array", categoryarray=fields[::-1])
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
-    return _finished(figure, 130 + 28 * len(fields), x="share of the importance")
+    return finished(figure, 130 + 28 * len(fields), x="share of the importance")
 
 
 def slice_of(data: RunData, axis: Axis) -> go.Figure:
@@ -186,7 +187,7 @@ def slice_of(data: RunData, axis: Axis) -> go.Figure:
     )
     title = axis.field + (" (log)" if axis.log else "")
     figure.update_layout(title={"text": plain(title), "font": {"size": 13}, "x": 0.5})
-    return _finished(figure, 320 if tilted else 240, legend=False)
+    return finished(figure, 320 if tilted else 240, legend=False)
 
 
 def parallel(data: RunData) -> go.Figure | None:
@@ -220,7 +221,7 @@ def parallel(data: RunData) -> go.Figure | None:
         tickvals=list(range(len(names))), ticktext=names, side="top", range=[-0.3, len(names) - 0.4], showgrid=False
     )
     figure.update_yaxes(visible=False)
-    return _finished(figure, 420, legend=False)
+    return finished(figure, 420, legend=False)
 
 
 def pareto(data: RunData) -> go.Figure | None:
@@ -258,7 +259,7 @@ def pareto(data: RunData) -> go.Figure | None:
     sizes = [max(r.trainable or 0, 1) for r in rows]
     # Fewer than two powers of ten need the ticks between them.
     figure.update_xaxes(type="log", dtick=1 if max(sizes) > 100 * min(sizes) else "D2")
-    return _finished(figure, 420, x="trained parameters", y=f"dev {data.metric} ± SE")
+    return finished(figure, 420, x="trained parameters", y=f"dev {data.metric} ± SE")
 
 
 def front(rows: list[Row]) -> list[Row]:
@@ -299,7 +300,8 @@ def short(label: str) -> str:
     return label if len(label) <= 18 else label[:17] + "…"
 
 
-def _finished(figure: go.Figure, height: int, *, x: str = "", y: str = "", legend: bool = True) -> go.Figure:
+def finished(figure: go.Figure, height: int, *, x: str = "", y: str = "", legend: bool = True) -> go.Figure:
+    """The figure with the page's layout and titles of its axes."""
     layout: dict[str, Any] = {
         "height": height,
         "margin": {"l": 10, "r": 10, "t": 34, "b": 10},

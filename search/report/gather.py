@@ -15,13 +15,17 @@ from evaluation.retrieval import Scores
 from evaluation.task import Protocol, RetrievalTask
 from search.paths import MODELS, STAND_INS, RunFolder
 from search.report.axes import Axis, axes
+from search.report.mistakes import Mistake, course_of, find_mistakes
 from search.results.benchmark import Benchmark
 from search.results.choice import choose, mark_tied
+from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.importance import Importance, importances
 from search.results.leaderboard import Row, leaderboard
 from search.spec.record import read_record
 from search.study.read import read_study
 from search.study.study import proposed_to_run
+from trainables.classification.prepared import load_label_report
+from trainables.classification.report import LabelReport
 from trainables.data.prepared import load_report, load_task
 from trainables.data.report import DataReport
 
@@ -87,6 +91,9 @@ class RunData:
         hours: wall time of the search.
         smoke: whether the models are stand-ins, so that no score means anything.
         disk: folder of the run -> bytes; its files are under "".
+        ended: of a classification, benchmark.json; None: it has not come to it.
+        mistakes: of a classification, on the test part, the surest first.
+        course: of a classification's chosen trial, rung by rung: training loss, and dev metrics.
     """
 
     name: str
@@ -103,10 +110,18 @@ class RunData:
     reason: str
     improved: list[Mover]
     worsened: list[Mover]
-    data: DataReport
+    data: DataReport | LabelReport
     hours: float
     smoke: bool
     disk: dict[str, int] = field(default_factory=dict)
+    ended: ClassifierBenchmark | None = None
+    mistakes: list[Mistake] = field(default_factory=list)
+    course: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a classification."""
+        return self.spec.get("task") == "classification"
 
     @property
     def row(self) -> Row | None:
@@ -138,11 +153,13 @@ def gather(run: Path) -> RunData:
     curves = {trial.number: _curve(trial, metric) for trial in trials}
     rungs = next((t.user_attrs["rung_1"].get("rungs", 0) for t in trials if "rung_1" in t.user_attrs), 0)
     rows = mark_tied(leaderboard(trials, metric, rungs), run, metric)
-    benchmark = Benchmark.read(folder.benchmark) if folder.benchmark.exists() else None
+    end = read_end(folder.benchmark) if folder.benchmark.exists() else None
+    benchmark, ended = (end, None) if not isinstance(end, ClassifierBenchmark) else (None, end)
     choice = choose(rows)
-    chosen = benchmark.best.trial if benchmark else choice.row.trial if choice else None
-    data = load_report(folder.data)
-    protocol: Protocol = data.config.protocol
+    chosen = end.best.trial if end else choice.row.trial if choice else None
+    classifies = spec.get("task") == "classification"
+    data = load_label_report(folder.data) if classifies else load_report(folder.data)
+    protocol: Protocol = "concept" if isinstance(data, LabelReport) else data.config.protocol
     errors: dict[str, dict[str, float]] = {}
     movers: list[Mover] = []
     if benchmark:
@@ -171,6 +188,9 @@ def gather(run: Path) -> RunData:
         hours=float(study.user_attrs.get("elapsed_s", 0.0)) / 3600,
         smoke=any(STAND_INS in Path(str(row.config.get("base", ""))).parts for row in rows),
         disk=folder.sizes(),
+        ended=ended,
+        mistakes=find_mistakes(folder) if ended else [],
+        course=next((course_of(t) for t in trials if t.number == chosen), []) if classifies else [],
     )
 
 

@@ -14,11 +14,14 @@ from markupsafe import Markup
 from evaluation.compare import holm
 from search.report.figures import figures
 from search.report.gather import RunData
+from search.report.labels import label_context, label_figures
 from search.results.benchmark import UNSEEN, Benchmark
 from search.results.leaderboard import Row
 from search.results.table import shown
+from search.screen.labels import label_verdict
 from search.screen.summary import forgetting, gain, guarded, interval, lost, savings
 from trainables.check.view import corpus_text
+from trainables.data.report import DataReport
 
 HERE = Path(__file__).parent
 
@@ -28,10 +31,10 @@ def render(data: RunData) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    drawn = figures(data)
+    drawn = figures(data) | (label_figures(data) if data.classifies else {})
     # A "</script>" in a JSON string would end the script that holds it.
     plots = json.dumps({name: json.loads(figure.to_json()) for name, figure in drawn.items()}).replace("<", "\\u003c")
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("labels.html.j2" if data.classifies else "report.html.j2").render(
         data=data,
         answer=verdict(data),
         tests=tests(data),
@@ -39,7 +42,8 @@ def render(data: RunData) -> str:
         candidates=candidates(data.benchmark),
         guarded=guarded(data.benchmark) if data.benchmark else "",
         forgotten=forgetting(data.benchmark) if data.benchmark else "",
-        corpus="" if data.data.corpus is None else corpus_text(data.data.corpus),
+        corpus=corpus_text(data.data.corpus) if isinstance(data.data, DataReport) and data.data.corpus else "",
+        **(label_context(data) if data.classifies else {}),
         cost=cost(data),
         savings=savings(data.rows),
         board=[board_row(row, data) for row in data.rows],
@@ -57,6 +61,8 @@ def verdict(data: RunData) -> tuple[str, str]:
     """(good, bad or open; the answer in one sentence)."""
     if data.smoke:
         return "open", "A smoke run: it shows whether the search works from end to end; its scores mean nothing."
+    if data.ended is not None:
+        return label_verdict(data.ended)
     if data.benchmark is None:
         best = next((row for row in data.rows if row.score is not None), None)
         so_far = f"; the best dev {data.metric} so far is {best.score:.4f}, of trial {best.trial}" if best else ""
@@ -122,7 +128,8 @@ def cost(data: RunData) -> list[tuple[str, str]]:
         found.append(
             ("disk", f"{size_text(sum(data.disk.values()))}: {parts}; `embtune clean` frees what is not needed")
         )
-    phases = data.benchmark.seconds if data.benchmark else {}
+    end = data.benchmark or data.ended
+    phases = end.seconds if end else {}
     found += [(f"{phase}, wall time", duration(seconds)) for phase, seconds in phases.items()]
     return found
 

@@ -21,6 +21,7 @@ from trainables.data.prepared import load_dev
 from trainables.export.manifest import MANIFEST, appearing, check_apart, verify
 
 if TYPE_CHECKING:
+    from trainables.classification.export import ExportedClassifier
     from trainables.export.card import CardFacts
     from trainables.export.export import Exported, Form
     from trainables.export.mix import Mix
@@ -33,7 +34,7 @@ def export_from_run(
     candidate: str | None = None,
     form: Form | None = None,
     force: bool = False,
-) -> Exported | None:
+) -> Exported | ExportedClassifier | None:
     """Write the run's best model, or a trial's or a candidate's, to `dest`.
 
     Args:
@@ -54,7 +55,13 @@ def export_from_run(
     folder = RunFolder(run)
     found = ranking(run)
     metric, rows = found.metric, found.rows
-    device = ResourcesSpec.model_validate(read_record(run)["resources"]).device
+    record = read_record(run)
+    device = ResourcesSpec.model_validate(record["resources"]).device
+    if record.get("task") == "classification" and not (trial is None and candidate is None and form is None):
+        from search.results.classifier import export_labels
+
+        row = None if trial is None else _row(rows, trial, run)
+        return export_labels(folder, rows, row, candidate, dest, form, force, device)
     if trial is not None:
         return export_trial(folder, _row(rows, trial, run), dest, run.name, form, force, device)
     if candidate is None and form is None:

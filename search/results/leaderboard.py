@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +64,29 @@ class Row:
     total: int | None = None
 
 
-def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int) -> list[Row]:
-    """Rows, best first: complete trials by score, then pruned ones by how far they came, then the rest."""
-    order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
+ORDER = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
 
-    def place(trial: FrozenTrial) -> tuple[float, ...]:
-        _, score = best_rung(trial.intermediate_values)
-        reached = max(trial.intermediate_values, default=0)
-        return (order[trial.state], -reached if trial.state == TrialState.PRUNED else 0, -score, trial.number)
 
-    rows: list[Row] = []
-    for trial in sorted(trials, key=place):
-        ranked = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        rows.append(_row(trial, len(rows) + 1 if ranked else 0, metric, rungs))
-    return [replace(row, front=on_front(row, rows)) for row in rows]
+def leaderboard(trials: Sequence[FrozenTrial], metric: str, rungs: int, limit: int | None = None) -> list[Row]:
+    """Rows, best first: complete trials by score, then pruned ones by how far they came, then the rest.
+
+    Args:
+        limit: rows at most, those of running trials and then the first; None: all.
+    """
+    placed = sorted(trials, key=_place)
+    ranks = {t.number: i for i, t in enumerate(placed, 1) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)}
+    if limit is not None and len(placed) > limit:
+        running = [trial for trial in placed if trial.state == TrialState.RUNNING][:limit]
+        others = (trial for trial in placed if trial.state != TrialState.RUNNING)
+        placed = sorted([*islice(others, limit - len(running)), *running], key=_place)
+    rows = [row_of(trial, ranks.get(trial.number, 0), metric, rungs) for trial in placed]
+    return [replace(row, front=True) if on_front(row, rows) else row for row in rows]
+
+
+def _place(trial: FrozenTrial) -> tuple[float, ...]:
+    _, score = best_rung(trial.intermediate_values)
+    reached = max(trial.intermediate_values, default=0)
+    return (ORDER[trial.state], -reached if trial.state == TrialState.PRUNED else 0, -score, trial.number)
 
 
 def on_front(row: Row, rows: Sequence[Row]) -> bool:
@@ -90,7 +100,8 @@ def on_front(row: Row, rows: Sequence[Row]) -> bool:
     )
 
 
-def _row(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
+def row_of(trial: FrozenTrial, rank: int, metric: str, rungs: int) -> Row:
+    """One trial's row."""
     records = {
         int(name.removeprefix("rung_")): value
         for name, value in trial.user_attrs.items()

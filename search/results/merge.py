@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.errors import InputError
+from evaluation.files import read_json
 from search.paths import RunFolder
-from search.results.benchmark import Benchmark
-from search.results.leaderboard import read_leaderboard
 from trainables.export.manifest import check_apart
 
 if TYPE_CHECKING:
@@ -50,10 +49,10 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
 def _trusted(model: Path) -> bool:
     """Whether it is a run whose spec lets the base's own code run; a model's folder has no say in that."""
     run = RunFolder(model)
-    if not (run.best.is_dir() and run.benchmark.is_file()):
+    record = run.best / "embtune.json"
+    if not (run.benchmark.is_file() and record.is_file()):
         return False
-    lead = Benchmark.read(run.benchmark).best.trial
-    return any(row.trial == lead and row.config.get("trust_remote_code") for row in read_leaderboard(run.path)[1])
+    return bool(read_json(record).get("config", {}).get("trust_remote_code"))
 
 
 def _card(models: Sequence[Path], weights: Sequence[float] | None, name: str) -> str:

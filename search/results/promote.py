@@ -9,18 +9,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from evaluation.files import read_jsonl
 from evaluation.task import Protocol, RetrievalTask
-from search.paths import RunFolder
+from search.paths import BENCHMARK, RunFolder
 from search.results.benchmark import Benchmark, Candidate, DevAndTest, DevPool, Optimism, Part, Winner
 from search.results.candidates import compare_candidates, mix_of_candidate
 from search.results.card import candidate_facts
+from search.results.classifier import finish_classifier
+from search.results.classifier_benchmark import ClassifierBenchmark
 from search.results.export import export_candidate
 from search.results.leaderboard import Row, read_leaderboard
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
 from search.tune.capacity import cluster_nodes, room
+from search.tune.nodes import Nodes
+from search.tune.place import on_a_node
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from trainables.export.export import Exported
 
 
-def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
+def promote(nodes: Nodes, run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
     """Compare what could be exported, export one and benchmark it, on a node that has what a trial needs.
 
     Args:
@@ -39,10 +41,19 @@ def promote(run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark:
     Raises:
         ray.exceptions.RayTaskError: the export was not the trained model, or a model does not load.
     """
-    task = ray.remote(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus or 0, max_retries=0)(_finish_with)
-    arguments = run, spec.name, spec.metric, asdict(row), spec.guard.tolerance, spec.resources.device
-    benchmark: Benchmark = ray.get(task.remote(_threads(spec), *arguments))
-    return benchmark
+    told = (run, spec.name, spec.metric, asdict(row))
+    device, brings, gives = spec.resources.device, _needed(run), [run.best.name, BENCHMARK]
+    if isinstance(spec, ClassificationSpec):
+        return on_a_node(nodes, _finish_classifier_with, _threads(spec), *told, device, brings=brings, gives=gives)
+    tolerance = spec.guard.tolerance
+    return on_a_node(nodes, _finish_with, _threads(spec), *told, tolerance, device, brings=brings, gives=gives)
+
+
+def _needed(run: RunFolder) -> list[str]:
+    """Names of the leaderboard and of the trials that a candidate may be made of."""
+    _, rows = read_leaderboard(run.path)
+    trials = [run.trial(row.trial) for row in rows if row.tied or row.state == "COMPLETE"]
+    return [run.leaderboard.name, *(folder.relative_to(run.path).as_posix() for folder in trials)]
 
 
 def _threads(spec: SearchSpec) -> int:
@@ -59,9 +70,16 @@ def _finish_with(threads: int, *arguments: Any) -> Benchmark:
     return finish(*arguments)
 
 
+def _finish_classifier_with(threads: int, *arguments: Any) -> ClassifierBenchmark:
+    import torch
+
+    torch.set_num_threads(threads)
+    return finish_classifier(*arguments)
+
+
 def make_pool(run: RunFolder, configs: Sequence[Mapping[str, Any]], device: str | None) -> None:
     """Have the searched bases find the passages of the dev pool, on a node that has what a trial needs."""
-    from trainables.dev_pool import make_dev_pool
+    from trainables.data.dev_pool import make_dev_pool
 
     make_dev_pool(run.data, [TrialConfig.model_validate(config) for config in configs], run.embeddings, device)
 
@@ -74,14 +92,16 @@ def check_bases(configs: Sequence[Mapping[str, Any]], device: str | None) -> flo
     """
     from trainables.model.parity import check_base, parity_key
 
-    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, configs)}
+    # A classifier's base is the same encoder, whatever head it gets.
+    encoders = ({k: v for k, v in config.items() if k in TrialConfig.model_fields} for config in configs)
+    found = {parity_key(config, device): config for config in map(TrialConfig.model_validate, encoders)}
     return min(check_base(config, device=device) for config in found.values())
 
 
 def finish(
     run: RunFolder, name: str, metric: str, row: Mapping[str, Any], tolerance: float, device: str | None
 ) -> Benchmark:
-    """The part of `promote` that needs torch: compare the candidates, export one to `best/`, score it and its base on
+    """Compare the candidates of a search that has ended, export one to `best/`, score it and its base on
     the test part, write the card.
 
     All of it is in float32, the dev scores that test scores are held against too: those of the trials are of the models
@@ -91,6 +111,10 @@ def finish(
         row: the best single trial's.
         tolerance: loss on the guard that is accepted.
         device: of the models; None: the first GPU, else the CPU.
+
+    Raises:
+        ExportError: the export was not the trained model.
+        InputError: weights that cannot be read.
     """
     from trainables.export.card import model_card
     from trainables.export.manifest import replace_card

@@ -31,7 +31,8 @@ def as_table(rows: Sequence[Row], metric: str, title: str = "", width: int = 120
     """
     differ = _differing(rows)
     room = max(0, (width - NARROW) // 11)
-    fields = [*USUAL, *[name for name in differ if name not in USUAL][:room]]
+    usual = [name for name in USUAL if not rows or any(name in row.config for row in rows)]  # of its task
+    fields = [*usual, *[name for name in differ if name not in USUAL][: room + len(USUAL) - len(usual)]]
     caption = ", ".join(
         f"{name} {shown(rows[0].config[name])}"
         for name in TOLD

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from evaluation.compare import Comparison
 from evaluation.task import Protocol
+from search.paths import RunFolder
 from search.results.benchmark import UNSEEN, Benchmark
 from search.results.leaderboard import Row
 
@@ -190,9 +191,13 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def print_how_to_load(best: Path, console: Console) -> None:
-    """The exported model's path, and the two lines that load it."""
-    shown = shown_path(best)
-    console.print(f"The best model is in [bold]{shown}[/]. Load it with", highlight=False)
+def print_how_to_load(run: RunFolder, console: Console) -> None:
+    """Where the exported model is, and the lines that load it."""
+    shown = run.best.name if run.url else shown_path(run.best)
+    console.print(
+        f"The best model is in [bold]{run.url + '/' if run.url else ''}{shown}[/]. Load it with", highlight=False
+    )
+    if run.url:
+        console.print(f"    embtune export {run.url} {shown}", highlight=False, soft_wrap=True)
     console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
     console.print(f'    model = SentenceTransformer("{shown}")', highlight=False, soft_wrap=True)

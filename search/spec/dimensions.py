@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from evaluation.errors import InputError
-from trainables.config import TrialConfig
+from trainables.config import RETRIEVAL_ONLY, ClassifierConfig, TrialConfig
 
 if TYPE_CHECKING:
     import optuna
 
-FIELDS = TrialConfig.model_fields
+FIELDS = ClassifierConfig.model_fields | TrialConfig.model_fields  # of every task
 RATIO = "alpha_ratio"
 RANGE_KEYS = {"low", "high", "log", "step"}
 UNSEARCHED = {
     "rungs": "rungs compare trials, so all trials share them; expected one whole number",
     "seed": "trials share the spec's seed; expected it at the top level",
+    "labels": "they are the data's; expected them in data.labels, or nowhere",
 }
+
+
+def searched_fields(kind: type[TrialConfig]) -> list[str]:
+    """The fields of a task's trials that a space may hold."""
+    left_out = {"labels", *RETRIEVAL_ONLY} if issubclass(kind, ClassifierConfig) else set()
+    return [name for name in kind.model_fields if name not in left_out]
 
 
 def used_when(name: str) -> dict[str, tuple[Any, ...]]:
@@ -124,15 +131,19 @@ def default(name: str) -> Any:
     return FIELDS[name].default if name in FIELDS else None
 
 
-def parse_field(name: str, value: Any) -> list[Dimension]:
+def parse_field(name: str, value: Any, kind: type[TrialConfig] = TrialConfig) -> list[Dimension]:
     where = f"space.{name}"
+    known = searched_fields(kind)
     if name in UNSEARCHED and not (name == "rungs" and isinstance(value, int)):
         raise InputError(f"{where}: {UNSEARCHED[name]}")
-    if name not in FIELDS and name != RATIO:
-        raise InputError(f"{where}: unknown field{did_you_mean(name, [*FIELDS, RATIO])}")
+    if name not in known and name != RATIO:
+        if name in FIELDS:
+            other = "retrieval" if issubclass(kind, ClassifierConfig) else "classification"
+            raise InputError(f"{where}: a field of task {other} alone; expected one of {', '.join(sorted(known))}")
+        raise InputError(f"{where}: unknown field{did_you_mean(name, [*known, RATIO])}")
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return _apart([_parse_domain(name, item, f"{where}[{i}]") for i, item in enumerate(value)], where)
-    return [_parse_domain(name, value, where)]
+        return _apart([_parse_domain(name, item, f"{where}[{i}]", kind) for i, item in enumerate(value)], where)
+    return [_parse_domain(name, value, where, kind)]
 
 
 def _apart(branches: list[Dimension], where: str) -> list[Dimension]:
@@ -151,7 +162,7 @@ def _apart(branches: list[Dimension], where: str) -> list[Dimension]:
     return branches
 
 
-def _parse_domain(name: str, value: Any, where: str) -> Dimension:
+def _parse_domain(name: str, value: Any, where: str, kind: type[TrialConfig]) -> Dimension:
     when = dict(IMPLIED.get(name, {}))
     if name == "hard_negatives" and not isinstance(value, list | dict):
         when = {}  # a constant: every strategy trains on so many of the data's own negatives
@@ -163,30 +174,32 @@ def _parse_domain(name: str, value: Any, where: str) -> Dimension:
         if not isinstance(conditions, dict):
             raise InputError(f"{where}.when: expected fields and their values, got {conditions!r}")
         for other, allowed in conditions.items():
-            if other not in FIELDS:
-                raise InputError(f"{where}.when.{other}: unknown field{did_you_mean(other, list(FIELDS))}")
+            if other not in (known := searched_fields(kind)):
+                raise InputError(f"{where}.when.{other}: unknown field{did_you_mean(other, known)}")
             when[other] = tuple(allowed) if isinstance(allowed, list) else (allowed,)
         if "values" in value:
-            return _choice(name, value["values"], where, when)
-        return _range(name, value, where, when)
-    return _choice(name, value, where, when)
+            return _choice(name, value["values"], where, when, kind)
+        return _range(name, value, where, when, kind)
+    return _choice(name, value, where, when, kind)
 
 
-def _choice(name: str, value: Any, where: str, when: dict[str, tuple[Any, ...]]) -> Dimension:
+def _choice(name: str, value: Any, where: str, when: dict[str, tuple[Any, ...]], kind: type[TrialConfig]) -> Dimension:
     values = tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else (value,)
     if not values:
         raise InputError(f"{where}: an empty list; expected at least one value")
-    checked = tuple(_check_value(name, v, where) for v in values)
+    checked = tuple(_check_value(name, v, where, kind) for v in values)
     if len(set(checked)) < len(checked):
         raise InputError(f"{where}: a value stands twice in {value}; expected each once")
     return Dimension(name, values=checked, when=when)
 
 
-def _range(name: str, value: dict[str, Any], where: str, when: dict[str, tuple[Any, ...]]) -> Dimension:
+def _range(
+    name: str, value: dict[str, Any], where: str, when: dict[str, tuple[Any, ...]], kind: type[TrialConfig]
+) -> Dimension:
     for key in ("low", "high"):
         if key not in value:
             raise InputError(f"{where}.{key}: missing; a range has low and high")
-    low, high = (_check_value(name, value[key], f"{where}.{key}") for key in ("low", "high"))
+    low, high = (_check_value(name, value[key], f"{where}.{key}", kind) for key in ("low", "high"))
     for key, end in (("low", low), ("high", high)):
         if isinstance(end, bool) or not isinstance(end, int | float):
             raise InputError(f"{where}.{key}: {name} is no number, so it has no range; expected a list of values")
@@ -209,15 +222,15 @@ def _range(name: str, value: dict[str, Any], where: str, when: dict[str, tuple[A
     return Dimension(name, low=low, high=high, log=log, step=step, integer=integer, when=when)
 
 
-def _check_value(name: str, value: Any, where: str) -> Any:
-    """The value as TrialConfig holds it: `1e-4`, which YAML reads as text, becomes a number."""
+def _check_value(name: str, value: Any, where: str, kind: type[TrialConfig]) -> Any:
+    """The value as the trial's config holds it: `1e-4`, which YAML reads as text, becomes a number."""
     if name == RATIO:
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise InputError(f"{where}: expected a number above 0, got {value!r}")
         return float(value)
     try:
         # `base` is the one field without a default.
-        return getattr(TrialConfig.model_validate({"base": "any", name: value}), name)
+        return getattr(kind.model_validate({"base": "any", name: value}), name)
     except ValidationError as error:
         raise InputError(f"{where}: {first_error(error, with_field=False)}, got {value!r}") from None
 

@@ -18,18 +18,21 @@ from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.dimensions import Dimension, default, did_you_mean
 from search.spec.local_bases import found_at, with_bases
-from search.spec.sections import Origin, SearchSpec, StartFromSpec
+from search.spec.sections import ClassificationSpec, Origin, SearchSpec, StartFromSpec
 from search.spec.space import Space
 from search.spec.starts import starts_from
+from search.storage.where import Where, spec_file
+
+TASKS: dict[str, type[SearchSpec]] = {"retrieval": SearchSpec, "classification": ClassificationSpec}
 
 
-def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) -> SearchSpec:
+def load_spec(path: Path, base: str | None = None, resumed: Where | None = None) -> SearchSpec:
     """Read a spec, YAML or JSON, check it whole and write its defaults out.
 
     Args:
         path: of the file.
         base: in place of the spec's base, as `--base` does on the command line.
-        resumed: folder of all runs, on a resume: a search that began there keeps the starting points that it had.
+        resumed: where runs are kept, on a resume: a search that began there keeps the starting points that it had.
 
     Raises:
         InputError: no such file, no YAML, an unknown key, a wrong type, an empty or impossible space, a starting point
@@ -45,7 +48,7 @@ def load_spec(path: Path, base: str | None = None, resumed: Path | None = None) 
     return _validated(own, path, Path(raw.get("folder", path.parent)), raw.get("record", {}), resumed)
 
 
-def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: Path | None = None) -> SearchSpec:
+def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: Where | None = None) -> SearchSpec:
     """A spec from what its YAML file would hold.
 
     Args:
@@ -60,10 +63,10 @@ def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: 
 
 
 def _validated(
-    raw: dict[str, Any], path: Path, folder: Path, record: dict[str, Any], resumed: Path | None
+    raw: dict[str, Any], path: Path, folder: Path, record: dict[str, Any], resumed: Where | None
 ) -> SearchSpec:
     """The checked spec. `path` names it in errors, and in its absence gives the search its name."""
-    if isinstance(earlier := raw.get("continue_from"), str):
+    if isinstance(earlier := raw.get("continue_from"), str) and raw.get("task") != "classification":
         best, space = _best_model(folder / earlier, path), raw.get("space") or {}
         if space.get("base", best) != best:
             raise InputError(
@@ -71,12 +74,15 @@ def _validated(
                 "one of the two"
             )
         raw["space"] = {"base": best, **space}
+    model = TASKS.get(str(raw.get("task", "retrieval")))
+    if model is None:
+        raise InputError(f"{path}: task: expected {' or '.join(TASKS)}, got {raw['task']!r}")
     beside: dict[str, str] = {}
     raw = with_bases(raw, lambda base: _absolute(base, folder, beside))
     try:
-        spec = SearchSpec.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
+        spec = model.model_validate(raw, context=Origin(folder.resolve(), record, tuple(beside.values())))
     except ValidationError as error:
-        raise InputError(f"{path}: {describe(error, SearchSpec)}") from None
+        raise InputError(f"{path}: {describe(error, model)}") from None
     if not spec.name:
         spec = spec.model_copy(update={"name": path.stem})
     if not re.fullmatch(r"[\w.-]{1,100}", spec.name) or spec.name.startswith("."):
@@ -100,7 +106,7 @@ def _best_model(run: Path, spec: Path) -> str:
     return str(RunFolder(run).best.resolve())
 
 
-def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
+def _checked(spec: SearchSpec, resumed: Where | None) -> SearchSpec:
     """The spec once its parts are known to fit each other, with the starting points of an earlier run written out."""
     space = spec.parsed_space
     if spec.minimize and spec.pruner.name != "none":
@@ -114,7 +120,7 @@ def _checked(spec: SearchSpec, resumed: Path | None) -> SearchSpec:
             f"could be stopped; expected at most {max(most, 0)}, and 3 rungs or more"
         )
     if spec.start_from is not None:
-        began = None if resumed is None else RunFolder(resumed / spec.name).spec
+        began = None if resumed is None else spec_file(resumed, spec.name)
         spec = _with_starts(spec, spec.start_from, space, began)
     if not space.searched:
         raise InputError("space: nothing to search, every field has one value; expected a list or a range")

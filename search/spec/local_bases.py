@@ -25,11 +25,12 @@ def _changed(node: Any, change: Callable[[str], str], of_base: bool) -> Any:
 
 
 def found_at(text: str, folder: Path) -> Path | None:
-    """The folder that a base names by a relative path, which starts at `folder`; None: it is a hub id or absolute.
+    """The folder that a base names by a relative path, which starts at `folder`; None: it is a hub id,
+    absolute or empty.
 
     A base that is not there may be a folder of the current one, as one that is given on the command line is.
     """
     path = Path(text).expanduser()
-    if path.is_absolute():
+    if not text or path.is_absolute():
         return None
     return next((start / path for start in (folder, Path.cwd()) if (start / path).is_dir()), None)

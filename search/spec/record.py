@@ -47,6 +47,11 @@ def read_record(run: Path) -> dict[str, Any]:
     return document
 
 
+def classifies(run: Path) -> bool:
+    """Whether a run's search is a classification."""
+    return bool(read_record(run).get("task") == "classification")
+
+
 def git_commit() -> str | None:
     """The commit of the embtune that runs, where it runs from a git checkout."""
     here = Path(__file__).resolve()

@@ -12,12 +12,15 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from evaluation.classification.metrics import SEARCHED
 from search.paths import RunFolder
 from search.spec.space import Space
+from trainables.classification.config import LabelledDataConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.data.config import DataConfig
 
 METRIC = re.compile(r"(recall|precision|success|mrr|ndcg|map)@[1-9]\d{0,3}")
-READ_AS_SPACE = frozenset({"space", "seed", "constraints"})  # fields of a spec
+READ_AS_SPACE = frozenset({"space", "seed", "constraints", "data"})  # fields of a spec; of labelled data the labels
 
 
 class Section(BaseModel):
@@ -146,6 +149,9 @@ class SearchSpec(Section):
 
     name: str = Field("", description="of the run's folder; empty: the file's name")
     seed: int = Field(42, ge=0, description="of everything that is drawn: splits, proposals, batches, dropout")
+    task: Literal["retrieval"] = Field(
+        "retrieval", description="retrieval: passages for queries; classification has a spec of its own, see below"
+    )
     data: DataConfig
     space: dict[str, Any] = Field(description="what a trial's configuration may be, field by field")
     constraints: list[str] = Field(
@@ -187,6 +193,11 @@ class SearchSpec(Section):
         return metric
 
     @property
+    def kind(self) -> type[TrialConfig]:
+        """What a trial's configuration is."""
+        return TrialConfig
+
+    @property
     def folder(self) -> Path:
         """The folder that relative paths of the spec start from."""
         return self._folder
@@ -224,7 +235,7 @@ class SearchSpec(Section):
         """
         other = super().model_copy(update=update, deep=deep)
         if update and not READ_AS_SPACE.isdisjoint(update):
-            other._parsed_space = Space.parse(other.space, other.seed, other.constraints)
+            other._parsed_space = other._space()
         return other
 
     @model_validator(mode="after")
@@ -232,5 +243,41 @@ class SearchSpec(Section):
         if info.context is not None:
             origin: Origin = info.context
             self._folder, self._record, self._local_bases = origin
-        self._parsed_space = Space.parse(self.space, self.seed, self.constraints)
+        self._parsed_space = self._space()
         return self
+
+    def _space(self) -> Space:
+        return Space.parse(self.space, self.seed, self.constraints)
+
+
+class ClassificationSpec(SearchSpec):
+    """One search with task classification: the keys of every search, but `data`, `metric`, `guard` and
+    `continue_from`."""
+
+    task: Literal["classification"] = Field(  # type: ignore[assignment]
+        "classification", description="labels for texts or for pairs of texts"
+    )
+    data: LabelledDataConfig  # type: ignore[assignment]
+    metric: str = Field("macro_f1", description="dev metric that is maximised")
+    guard: GuardSpec = Field(default_factory=GuardSpec, exclude=True)
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_exists(cls, metric: str) -> str:
+        if metric not in SEARCHED:
+            raise ValueError(f"no such metric of a classification; expected {', '.join(SEARCHED)}")
+        return metric
+
+    @field_validator("guard", "continue_from")
+    @classmethod
+    def _of_retrieval(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            raise ValueError(f"{info.field_name} is for task retrieval alone; expected none")
+        return value
+
+    @property
+    def kind(self) -> type[TrialConfig]:
+        return ClassifierConfig
+
+    def _space(self) -> Space:
+        return Space.parse(self.space, self.seed, self.constraints, ClassifierConfig, self.data.labels or ())

@@ -6,15 +6,14 @@ and the benchmark run as they will. Its scores mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from evaluation.errors import InputError
-from search.spec.dimensions import Dimension
+from search.spec.dimensions import FIELDS, Dimension
 from search.spec.sections import SearchSpec
 from search.spec.space import Space
-from trainables.config import TrialConfig
+from search.spec.task_data import texts_of
 
 MAX_ROWS = 600  # of each source file
 MAX_LENGTH = 32  # tokens
@@ -36,7 +35,8 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     from trainables.model.stand_ins import make_stand_in
 
     space = spec.parsed_space
-    texts = list(_texts(spec))
+    rows = min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)
+    texts = list(texts_of(spec, rows, TEXTS))
     configs = {config.base: config for config in space.configs()}
     paths = {base: str(make_stand_in(config, texts, folder).resolve()) for base, config in configs.items()}
     section: dict[str, Any] = _replaced(spec.space, paths)
@@ -49,14 +49,14 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
         section.pop(large, None)  # sizes and files that a stand-in does not have
     start = [{k: v for k, v in point.items() if _searched(section, k)} for point in _replaced(spec.start, paths)]
     try:
-        possible = next(Space.parse(section, spec.seed, spec.constraints).configs(), None)
+        possible = next(Space.parse(section, spec.seed, spec.constraints, spec.kind).configs(), None)
     except InputError as error:
         raise InputError(f"--smoke: {error}") from None
     first = [{"base": path} for path in paths.values()] if len(paths) > 1 else []
     smoke = spec.model_copy(
         update={
             "name": smoke_name(spec),
-            "data": spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)}),
+            "data": spec.data.model_copy(update={"max_rows": rows}),
             "space": section,
             "constraints": spec.constraints if possible else [],  # the cuts above may leave nothing that meets them
             "start": (first + start)[: max(MAX_TRIALS, len(first))],
@@ -67,19 +67,6 @@ def smoke_spec(spec: SearchSpec, folder: Path) -> SearchSpec:
     )
     smoke._record = {}  # other models and fewer rows: there is nothing to hold against a recorded run
     return smoke
-
-
-def _texts(spec: SearchSpec) -> Iterator[str]:
-    from trainables.data.rows import Pair
-    from trainables.data.survey import read_pairs
-
-    config = spec.data.model_copy(update={"max_rows": min(spec.data.max_rows or MAX_ROWS, MAX_ROWS)})
-    for number, pair in enumerate(read_pairs(config, spec.folder)):
-        if number >= TEXTS:
-            return
-        if isinstance(pair, Pair):
-            yield pair.anchor
-            yield pair.positive
 
 
 def _replaced(value: Any, names: dict[str, str]) -> Any:
@@ -98,6 +85,4 @@ def _numbers(dimensions: tuple[Dimension, ...], name: str) -> list[int]:
 def _searched(section: dict[str, Any], name: str) -> bool:
     """Whether the cut-down space still searches a field."""
     value = section.get(name)
-    return (
-        isinstance(value, dict) or (isinstance(value, list) and len(value) > 1) or name not in TrialConfig.model_fields
-    )
+    return isinstance(value, dict) or (isinstance(value, list) and len(value) > 1) or name not in FIELDS

@@ -41,10 +41,23 @@ class Space:
     dimensions: tuple[Dimension, ...]
     seed: int
     constraints: tuple[Constraint, ...] = ()
+    kind: type[TrialConfig] = TrialConfig
+    labels: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, section: Mapping[str, Any], seed: int, constraints: Sequence[str] = ()) -> Space:
+    def parse(
+        cls,
+        section: Mapping[str, Any],
+        seed: int,
+        constraints: Sequence[str] = (),
+        kind: type[TrialConfig] = TrialConfig,
+        labels: Sequence[str] = (),
+    ) -> Space:
         """Read the `space:` section and the `constraints:` between its fields.
+
+        Args:
+            kind: of the trials' configurations, a ClassifierConfig for a classification.
+            labels: of a classification, as far as they are known.
 
         Raises:
             InputError: an unknown field, a value outside its field's domain, an empty choice, a condition that no
@@ -54,7 +67,7 @@ class Space:
             raise InputError("space.base: missing; expected a hub id, a local folder, or a list of them")
         if "alpha" in section and RATIO in section:
             raise InputError(f"space.alpha: given beside space.{RATIO}; expected one of the two")
-        dimensions = [dimension for name, value in section.items() for dimension in parse_field(name, value)]
+        dimensions = [dimension for name, value in section.items() for dimension in parse_field(name, value, kind)]
         by_name: dict[str, list[Dimension]] = {}
         for dimension in dimensions:
             by_name.setdefault(dimension.name, []).append(dimension)
@@ -66,7 +79,7 @@ class Space:
                         f"space.{dimension.name}.when.{name}: no trial has {' or '.join(map(str, allowed))}"
                     )
         between = tuple(Constraint.parse(text, f"constraints[{i}]") for i, text in enumerate(constraints))
-        return cls(tuple(_ordered(by_name)), seed, between)
+        return cls(tuple(_ordered(by_name)), seed, between, kind, tuple(labels))
 
     @property
     def rungs(self) -> int:
@@ -204,11 +217,13 @@ class Space:
         ratio = chosen.pop(RATIO, None)
         if ratio is not None:
             chosen["alpha"] = ratio * chosen.get("r", default("r"))
+        if self.labels:
+            chosen["labels"] = self.labels
         try:
-            config = TrialConfig(seed=self.seed, **chosen)
+            config = self.kind(seed=self.seed, **chosen)
         except ValidationError as error:
             raise InputError(f"space: infeasible combination: {first_error(error)}") from None
-        values, given = config.model_dump(), config.model_fields_set
+        values, given = dict(config), config.model_fields_set
         for constraint in self.constraints:
             used = all(name in given or in_use(name, values) for name in constraint.fields)
             if used and not constraint.holds(values):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,25 @@ class Journal(JournalFileBackend):
     what this process believes and what the file holds may differ from then on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: Callable[[int, bytes], None] | None = None) -> None:
+        """Open the journal.
+
+        Args:
+            keep: takes the byte at which new entries begin, and these. They count once it has returned; an OSError of
+                its is a write that failed.
+        """
         for stale in path.parent.glob(f"{path.name}.lock*"):
             stale.unlink()  # of a killed search: the caller holds the run's own lock
         self.note, self._written = repair(path) if path.exists() else ("", 0)
         super().__init__(str(path))
-        self._path = path
+        self._path, self._keep = path, keep
         self._held: list[dict[str, Any]] | None = None
         self._failure: OSError | None = None
+
+    @property
+    def entries(self) -> int:
+        """How many there are: as long as it stays, so does the study."""
+        return self._written
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -60,7 +71,11 @@ class Journal(JournalFileBackend):
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         if log_number_from < self._written:
-            yield from super().read_logs(log_number_from)
+            try:
+                yield from super().read_logs(log_number_from)
+            except ValueError:
+                require_whole(self._path)
+                raise
         yield from (self._held or [])[max(0, log_number_from - self._written) :]
 
     def _write(self, logs: list[dict[str, Any]]) -> None:
@@ -71,11 +86,37 @@ class Journal(JournalFileBackend):
         size = self._path.stat().st_size
         try:
             super().append_logs(logs)
+            if self._keep is not None:
+                with self._path.open("rb") as file:
+                    file.seek(size)
+                    self._keep(size, file.read())
         except OSError as error:
             self._failure = error
             os.truncate(self._path, size)
             raise
         self._written += len(logs)
+
+
+def require_whole(path: Path) -> None:
+    """Find what is wrong with a journal that cannot be read.
+
+    Raises:
+        InputError: names the line.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1]
+    for number, line in enumerate(lines):
+        _parsed(path, number, line, lines)
+
+
+def _parsed(path: Path, number: int, line: bytes, lines: Sequence[bytes]) -> dict[str, Any]:
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise InputError(
+            f"{path}, line {number + 1} of {len(lines)}: not JSON; the file was damaged, not merely cut short; "
+            "expected the file as embtune wrote it"
+        ) from None
+    return entry
 
 
 def repair(path: Path) -> tuple[str, int]:
@@ -86,21 +127,20 @@ def repair(path: Path) -> tuple[str, int]:
         What was done, empty if nothing; and the number of entries that stay.
 
     Raises:
-        InputError: a line before the last cannot be read.
+        InputError: a line that says what belongs together, or the last, cannot be read.
     """
     text = path.read_bytes()
     lines = text.split(b"\n")[:-1]
     start, stop = 0, 0  # of the entries that belong together with the last line
+    marked = f'"{TOGETHER}"'.encode()
     for number, line in enumerate(lines):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            raise InputError(
-                f"{path}, line {number + 1} of {len(lines)}: not JSON; the file was damaged, not merely cut short; "
-                "expected the file as embtune wrote it"
-            ) from None
-        if number >= stop:
-            start, stop = number, number + entry.get(TOGETHER, 1)
+        if number < stop:
+            continue
+        # Most lines are read by Optuna alone, which reads them anyway: it takes seconds for thousands of trials.
+        size = _parsed(path, number, line, lines).get(TOGETHER, 1) if marked in line else 1
+        start, stop = number, number + size
+    if stop == len(lines) and lines:
+        _parsed(path, len(lines) - 1, lines[-1], lines)
     kept = lines if stop <= len(lines) else lines[:start]
     size = sum(len(line) + 1 for line in kept)
     if size == len(text):

@@ -25,12 +25,13 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluation.errors import InputError
 from search.paths import RunFolder
 from search.spec.sections import SearchSpec
+from search.storage.bucket import Bucket
 from search.study.budget import left, spent
 from search.study.journal import Journal
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
-from trainables.config import TrialConfig
-from trainables.training.rungs import best_rung, keep_best
+from trainables.config import TrialConfig, config_of
+from trainables.training.rungs import LAST, best_rung, keep_best
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -69,11 +70,18 @@ def proposed_to_run(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 class Study:
     """One search's trials, proposals and verdicts. One process writes it: the driver, which holds the run's lock."""
 
-    def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1) -> None:
+    def __init__(self, run: Path, spec: SearchSpec, concurrent: int = 1, bucket: Bucket | None = None) -> None:
+        """Open the study of a run, or begin it.
+
+        Args:
+            concurrent: trials at once.
+            bucket: that the run is kept in, where its folder is a copy.
+        """
         self.spec = spec
         self.space = spec.parsed_space
-        self._run, self._concurrent = run, concurrent
-        self._journal = Journal(RunFolder(run).journal)
+        self._run, self.concurrent = run, concurrent
+        self._bucket = bucket
+        self._journal = Journal(RunFolder(run).journal, None if bucket is None else bucket.add)
         self._storage = JournalStorage(self._journal)
         # A run that goes on under another name goes on with the study that it has.
         stored = optuna.get_all_study_names(self._storage)
@@ -107,6 +115,11 @@ class Study:
         return self._journal.note
 
     @property
+    def entries(self) -> int:
+        """Of the journal: as long as their number stays, nothing has changed."""
+        return self._journal.entries
+
+    @property
     def trials(self) -> list[FrozenTrial]:
         """The trials that were proposed to run, in order."""
         return proposed_to_run(self._study.get_trials(deepcopy=False))
@@ -123,13 +136,13 @@ class Study:
             number = self._resumable.pop(0)
             frozen = self.trial(number)
             self._live[number] = optuna.trial.Trial(self._study, frozen._trial_id)
-            return Proposal(number, TrialConfig.model_validate(frozen.user_attrs["config"]))
+            return Proposal(number, config_of(frozen.user_attrs["config"]))
         if self._wait_for == self._ended():
             return None
         turns_down = 0
         while not self.exhausted():
             with self._journal.together():
-                self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self._concurrent)
+                self._study.sampler = make_sampler(self.spec.sampler, self._next_seed(), self.concurrent)
                 trial = self._study.ask()
                 config = self._feasible(trial)
                 if config is not None and not self._known(trial, config):
@@ -146,6 +159,11 @@ class Study:
         self._keep_time()
         return None
 
+    def put_back(self, number: int) -> None:
+        """Have a trial that was proposed and could not go on where it was proposed again, before all others."""
+        if not self.trial(number).state.is_finished():
+            self._resumable.append(number)
+
     def report(self, number: int, rung: int, record: Mapping[str, Any]) -> Verdict:
         """Take a trial's dev metrics at a rung, and say whether it goes on.
 
@@ -159,6 +177,8 @@ class Study:
             return Verdict.STOP
         if rung in frozen.intermediate_values:
             return Verdict.GO_ON  # its verdict was to go on
+        if self._bucket is not None:
+            self._bucket.fetch_rung(number, record)  # which the pruner may read
         with self._journal.together():
             trial.set_user_attr(f"rung_{rung}", dict(record))
             self._study.set_user_attr("elapsed_s", round(self.hours() * 3600, 1))
@@ -170,7 +190,7 @@ class Study:
             if not stopped:
                 return Verdict.GO_ON
             self._study.tell(trial, state=TrialState.PRUNED)
-        self._tidy(record)  # it never goes on
+        self._tidy(number)  # it never goes on
         return Verdict.STOP
 
     def complete(self, number: int) -> None:
@@ -185,8 +205,10 @@ class Study:
         second = [float(frozen.user_attrs[f"rung_{best}"][self.spec.minimize])] if self.spec.minimize else []
         with self._journal.together():
             self._study.tell(self._live[number], [value, *second])
+        if self._bucket is not None:  # the trial has tidied its node's copy
+            self._bucket.keep_best(number, self.spec.metric, LAST)
         for beaten in self._beaten(frozen, value):
-            self._tidy(beaten.user_attrs[f"rung_{beaten.last_step}"])
+            self._tidy(beaten.number)
 
     def _beaten(self, ended: FrozenTrial, value: float) -> list[FrozenTrial]:
         """The trials whose last rungs can no longer be averaged now that this one has ended with this value: of those
@@ -210,11 +232,13 @@ class Study:
             self._live[number].set_user_attr("failure", reason)
             self._study.tell(self._live[number], state=TrialState.FAIL)
         if frozen.last_step is not None:
-            self._tidy(frozen.user_attrs[f"rung_{frozen.last_step}"])
+            self._tidy(number)
 
-    def _tidy(self, record: Mapping[str, Any]) -> None:
-        """Keep the best rung's weights of the trial whose rung this is, in the run's folder as it is found."""
-        keep_best(RunFolder(self._run).tune / Path(record["folder"]).parent.name, self.spec.metric)
+    def _tidy(self, number: int) -> None:
+        """Keep the weights of a trial's best rung alone, in the run's folder as it is found."""
+        keep_best(RunFolder(self._run).trial(number), self.spec.metric)
+        if self._bucket is not None:
+            self._bucket.keep_best(number, self.spec.metric)
 
     def _ended(self) -> int:
         return sum(t.state.is_finished() for t in self.trials)
@@ -238,7 +262,7 @@ class Study:
 
     def left(self) -> str:
         """What the budget still holds, for people."""
-        return left(self.spec, self.trials, self.hours(), self._concurrent)
+        return left(self.spec, self.trials, self.hours(), self.concurrent)
 
     def hours(self) -> float:
         """Wall time of the search so far, without the time between a stop and a resume."""

@@ -15,15 +15,18 @@ from ray.tune import Stopper
 from ray.tune.search import Searcher
 
 from search.study.study import Study, Verdict
-from search.tune.messages import FAILURE, HALT, NUMBER, RECORD, RUNG, TRIAL
+from search.tune.losses import Losses
+from search.tune.messages import ADDRESS, AVOID, BLIND, FAILURE, HALT, NODE, NUMBER, RECORD, RUNG, TRIAL
+from search.tune.nodes import Nodes
 
 
 class _Held:
-    """A study that is left out when Tune pickles its holder for a snapshot."""
+    """What is left out when Tune pickles its holder for a snapshot."""
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
+    def __init__(self, study: Study, nodes: Nodes, losses: Losses) -> None:
+        self.study, self.nodes, self.losses = study, nodes, losses
         self.numbers: dict[str, int] = {}
+        self.live: set[str] = set()  # trials that Tune has and that have not ended
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (object, ())
@@ -38,24 +41,34 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration, or Tune's words for there being none now or any more."""
-        study = self._held.study
-        proposal = None
-        if not study.halted:
-            try:
-                proposal = study.next_trial()
-            except OSError as error:
-                study.halted = str(error)
-        if proposal is None:
-            return Searcher.FINISHED if study.halted or study.exhausted() else None  # None: not now
+        study, nodes, live = self._held.study, self._held.nodes, self._held.live
+        at_once = nodes.at_once()
+        study.halted = study.halted or nodes.hopeless()
+        if study.halted:
+            return Searcher.FINISHED
+        if len(live) >= at_once:
+            return None  # not now
+        study.concurrent = at_once
+        try:
+            proposal = study.next_trial()
+        except OSError as error:
+            study.halted = str(error)
+            return Searcher.FINISHED
+        if proposal is None:  # a trial that is live may be put back: only without one is it over
+            return Searcher.FINISHED if study.exhausted() and not live else None
         self._held.numbers[trial_id] = proposal.number
-        return {NUMBER: proposal.number, TRIAL: proposal.config.model_dump(mode="json")}
+        live.add(trial_id)
+        return {NUMBER: proposal.number, TRIAL: proposal.config.model_dump(mode="json"), AVOID: nodes.selector()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         study, number = self._held.study, self._held.numbers[trial_id]
+        self._held.live.discard(trial_id)
         if study.halted:
             return  # the trial stays RUNNING and goes on when the search resumes
         try:
-            if error:
+            if (result and BLIND in result) or (error and self._held.losses.of_a_node(trial_id)):
+                study.put_back(number)
+            elif error:
                 study.fail(number, "its worker failed; the traceback is in error.txt in the trial's folder")
             elif result:
                 study.complete(number)
@@ -81,6 +94,9 @@ class RungStopper(Stopper):
         study.halted = study.halted or result.get(HALT, "")
         if study.halted:
             return True
+        if BLIND in result:
+            self._held.nodes.leave_alone(result[NODE], result[ADDRESS], result[BLIND])
+            return True
         try:
             if FAILURE in result:
                 study.fail(number, result[FAILURE])
@@ -95,7 +111,7 @@ class RungStopper(Stopper):
         return bool(self._held.study.halted)
 
 
-def bridge(study: Study) -> tuple[StudySearcher, RungStopper]:
+def bridge(study: Study, nodes: Nodes, losses: Losses) -> tuple[StudySearcher, RungStopper]:
     """The searcher and the stopper of one search, sharing its study."""
-    held = _Held(study)
+    held = _Held(study, nodes, losses)
     return StudySearcher(held), RungStopper(held)

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 import yaml
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluation.errors import InputError
@@ -57,10 +58,18 @@ def cluster_nodes(autoscaled: bool = False) -> list[dict[str, float]]:
 
     On this machine alone, a GPU counts where torch can use it: Ray asks the driver, which knows no build of torch.
     """
-    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if autoscaled:
-        return (BOOTSTRAP.exists() and startable_nodes(yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8")))) or nodes
-    return usable_nodes(nodes, _torch_uses_gpus)
+    nodes = [resources for _, resources in alive_nodes().values()]
+    return startable() or nodes if autoscaled else usable_nodes(nodes, torch_uses_gpus)
+
+
+def alive_nodes() -> dict[str, tuple[str, dict[str, float]]]:
+    """Node -> (address, resources), of the nodes that run now."""
+    return {node["NodeID"]: (node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]}
+
+
+def startable() -> list[dict[str, float]]:
+    """Resources of every worker that the cluster's launcher may run; none where no launcher made the cluster."""
+    return startable_nodes(yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))) if BOOTSTRAP.exists() else []
 
 
 def usable_nodes(nodes: list[dict[str, float]], usable: Callable[[], bool]) -> list[dict[str, float]]:
@@ -70,7 +79,7 @@ def usable_nodes(nodes: list[dict[str, float]], usable: Callable[[], bool]) -> l
     return [node | {"GPU": 0.0} for node in nodes]
 
 
-def _torch_uses_gpus() -> bool:
+def torch_uses_gpus() -> bool:
     import torch
 
     return torch.cuda.is_available()
@@ -110,24 +119,28 @@ def require_shared_storage(runs: Path) -> None:
     Raises:
         InputError: names the nodes that do not.
     """
-    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != _own_node()]
-    if not others:
+    own = ray.get_runtime_context().get_node_id()
+    addresses = {node: address for node, (address, _) in alive_nodes().items() if node != own}
+    if not addresses:
         return
     with tempfile.NamedTemporaryFile(dir=runs, prefix=".seen-by-all-") as probe:
         look = ray.remote(num_cpus=0)(_sees)
         answers = {
             node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(probe.name)
-            for node in others
+            for node in addresses
         }
-        blind = [node for node, answer in answers.items() if not ray.get(answer)]
+        blind = [node for node, answer in answers.items() if not _answer(answer)]
     if blind:
-        addresses = ", ".join(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] in blind)
-        raise InputError(f"--runs {runs}: not visible from {addresses}; expected a folder that every node mounts")
+        named = ", ".join(addresses[node] for node in blind)
+        raise InputError(f"--runs {runs}: not visible from {named}; expected a folder that every node mounts")
 
 
-def _own_node() -> str:
-    node: str = ray.get_runtime_context().get_node_id()
-    return node
+def _answer(seen: ray.ObjectRef[bool]) -> bool:
+    """Whether a node sees the probe; one that is gone before it says so does not stand in the way."""
+    try:
+        return bool(ray.get(seen))
+    except RayError:
+        return True
 
 
 def _sees(path: str) -> bool:

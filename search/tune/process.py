@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
 
+from evaluation.errors import first_line
 from search.paths import RunFolder
 from search.spec.sections import ResourcesSpec
+from search.spec.task_data import load_trial_data
 
 if TYPE_CHECKING:
+    from trainables.classification.prepared import LabelledData
     from trainables.config import TrialConfig
     from trainables.data.prepared import TrialData
     from trainables.training.rungs import Rung
@@ -29,35 +32,65 @@ class Setting:
         folder: the trial's own, for its checkpoints.
         metric: dev metric that chooses between its rungs.
         resources: of the trial.
+        avoid: labels that Ray asks of the nodes of its processes.
     """
 
     run: RunFolder
     folder: Path
     metric: str
     resources: ResourcesSpec
+    avoid: dict[str, str] = field(default_factory=dict)
 
 
 class NodeError(Exception):
-    """A node on which no trial can run: none is to blame, so the search ends there and can be resumed."""
+    """A node on which no trial can run: none is to blame, so it is tried elsewhere.
+
+    Attributes:
+        node, address: which.
+        reason: why.
+    """
+
+    def __init__(self, reason: str, node: str, address: str) -> None:
+        super().__init__(reason, node, address)
+        self.reason, self.node, self.address = reason, node, address
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @classmethod
+    def here(cls, reason: str) -> NodeError:
+        """Of the node that this process runs on."""
+        return cls(reason, ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address())
 
 
-def require_run(run: RunFolder) -> None:
-    """Check that this node sees the run's folder. Nodes that start when trials wait cannot be asked before.
+def on_node(run: RunFolder, *names: str) -> RunFolder:
+    """The run's folder as this node has it: the one that every node mounts, or a copy of the run's bucket.
+
+    Nodes that start when trials wait cannot be asked before.
+
+    Args:
+        names: of what is needed beside the data, where it is a copy.
 
     Raises:
-        NodeError: the folder is not here, or only what Ray itself has put in its place.
+        NodeError: the folder is not here, or only what Ray itself has put in its place; or the bucket cannot be read.
     """
+    if run.url:
+        from search.storage.bucket import on_this_node
+
+        try:
+            return on_this_node(run, *names)
+        except Exception as error:  # what this node lacks: credentials, a way to the bucket, room for the copy
+            raise NodeError.here(f"{run.url} cannot be copied there ({first_line(error)})") from None
     if not run.data.is_dir():
-        raise NodeError(
-            f"{run.data}: not there on node {ray.util.get_node_ip_address()}; "
-            "expected the folder of the runs to be one that every node mounts"
-        )
+        raise NodeError.here(f"{run.data} is not there; expected the runs to be in a folder that every node mounts")
+    return run
 
 
 def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Setting) -> None:
     """Train in this process, or as this process's part of a trial in several."""
     import torch
 
+    from trainables.config import ClassifierConfig
     from trainables.plan.memory import share_of_memory
     from trainables.train import train
 
@@ -66,7 +99,7 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
     try:
         train(
             trial,
-            _data(setting.run),
+            _data(setting.run, "classification" if isinstance(trial, ClassifierConfig) else "retrieval"),
             report,
             folder=setting.folder,
             metric=setting.metric,
@@ -82,8 +115,6 @@ def train_here(trial: TrialConfig, report: Callable[[Rung], None], setting: Sett
 
 
 @lru_cache(maxsize=1)
-def _data(run: RunFolder) -> TrialData:
-    """Training pairs and dev task, kept by a warm worker from trial to trial."""
-    from trainables.data.prepared import TrialData
-
-    return TrialData.load(run.data)
+def _data(run: RunFolder, task: str) -> TrialData | LabelledData:
+    """What is trained on and the dev task, kept by a warm worker from trial to trial."""
+    return load_trial_data(task, run.data)

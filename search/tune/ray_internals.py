@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 MEMORY_KILL = "Ray's memory guard ended its worker"
+NODE_DEATHS = ("its node has died", "node is terminated", "node was terminated")  # in an actor's error
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # of a head; it takes an empty request
 
 
@@ -53,6 +54,8 @@ def show_token() -> None:
 
 def session_folder() -> Path:
     """Where the Ray that this process is connected to keeps its logs, and what it writes for Prometheus and Grafana."""
+    if worker._global_node is None:
+        raise RuntimeError("this process is connected to no Ray")
     return Path(worker._global_node.get_session_dir_path())
 
 
@@ -122,7 +125,7 @@ def submitted_as() -> str:
     return str((config.get("metadata") or {}).get("job_submission_id", ""))
 
 
-def describe_job(job: str, told: Mapping[str, str]) -> None:
+def describe_job(job: str, told: dict[str, str]) -> None:
     """Add to the metadata of a job that was submitted, which Ray itself takes at its start alone."""
     from ray.dashboard.modules.job.common import JobInfoStorageClient
 
@@ -130,7 +133,8 @@ def describe_job(job: str, told: Mapping[str, str]) -> None:
     head = GcsClient(address=ray.get_runtime_context().gcs_address)
     if (held := head.internal_kv_get(key, space)) is not None:
         info = json.loads(held)
-        info["metadata"] = {**(info.get("metadata") or {}), **told}
+        before = info.get("metadata") or {}
+        info["metadata"] = {key: text for key, text in before.items() if key not in told} | told  # told in its order
         head.internal_kv_put(key, json.dumps(info).encode(), True, space)
 
 

@@ -10,6 +10,7 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import tune
@@ -21,9 +22,9 @@ from search.paths import RunFolder
 from search.spec.sections import SearchSpec
 from search.study.study import Study
 from search.tune.bridge import bridge
-from search.tune.capacity import capacity
-from search.tune.memory_kills import CountMemoryKills
-from search.tune.messages import NUMBER
+from search.tune.losses import Losses
+from search.tune.messages import AVOID, NUMBER
+from search.tune.nodes import Nodes
 from search.tune.ray_internals import loopback_only, show_token, take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
@@ -41,6 +42,9 @@ def connect(address: str | None) -> None:
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the spec says which there are
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own boxes, which verbose=0 does not silence
+    # The searcher itself says how many run at once. Tune would take one new trial at a time, ten seconds apart.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(10**6)
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # a traceback; search/tune/losses.py tells it in a line
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
@@ -92,7 +96,9 @@ def _require_answer(address: str) -> None:
 
 def worker_environment() -> dict[str, str]:
     """Environment of the workers."""
-    names = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN_PATH")
+    hub = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN_PATH")
+    bucket = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AZURE_STORAGE_ACCOUNT")
+    names = (*hub, *bucket)  # and nothing that is secret: anyone who sees the dashboard reads these
     return {
         "TUNE_FUNCTION_THREAD_TIMEOUT_S": THREAD_TIMEOUT_S,
         "TOKENIZERS_PARALLELISM": "false",
@@ -103,39 +109,38 @@ def worker_environment() -> dict[str, str]:
     }
 
 
-def concurrency(spec: SearchSpec, autoscaled: bool = False) -> int:
-    """Trials at once: what the spec says, or what fits; never more than fit or than are wanted."""
-    fit = capacity(spec.resources, autoscaled)
-    return max(1, min(spec.resources.concurrent or fit, fit, spec.budget.trials))
-
-
 def make_tuner(
-    spec: SearchSpec, run: Path, study: Study, callbacks: list[tune.Callback], concurrent: int
+    spec: SearchSpec, run: RunFolder, study: Study, callbacks: list[tune.Callback], nodes: Nodes
 ) -> tune.Tuner:
-    """A Tuner for the trials that the study still has to run."""
+    """A Tuner for the trials that the study still has to run, as many at once as the nodes hold."""
     take_memory_kills_for_deaths()
-    searcher, stopper = bridge(study)
-    trainable = partial(run_trial, run=str(run), metric=spec.metric, resources=spec.resources)
+    losses = Losses(nodes.say)
+    searcher, stopper = bridge(study, nodes, losses)
+    trainable = partial(run_trial, run=run, metric=spec.metric, resources=spec.resources)
     trainable.__name__ = f"{spec.name}-worker"  # type: ignore[attr-defined]  # Tune names actors and folders after it
-    request = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus or 0}
+    request = {"CPU": float(spec.resources.cpus), "GPU": spec.resources.gpus or 0.0}
     if spec.resources.workers > 1:
-        request = {"memory": 2**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
+        request = {"memory": 2.0**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
+
+    def placed(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        selector = [config[AVOID]] if config[AVOID] else None
+        return tune.PlacementGroupFactory([request], bundle_label_selector=selector)
+
     return tune.Tuner(
-        tune.with_resources(trainable, request),
+        tune.with_resources(trainable, placed),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,  # the study says when it is over
-            max_concurrent_trials=concurrent,  # without it a searcher's trials start ten seconds apart
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial_{trial.config[NUMBER]:04d}",
-            trial_dirname_creator=lambda trial: RunFolder(run).trial(trial.config[NUMBER]).name,
+            trial_dirname_creator=lambda trial: run.trial(trial.config[NUMBER]).name,
         ),
         run_config=tune.RunConfig(
-            name=RunFolder(run).tune.name,
-            storage_path=str(run),
+            name=run.tune.name,
+            storage_path=str(run.path),
             stop=stopper,
             # Tune's own two files of each trial, which its results are read from
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), CountMemoryKills(), *callbacks],
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), losses, *callbacks],
             failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,

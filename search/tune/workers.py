@@ -14,7 +14,7 @@ from ray.util.queue import Empty, Queue
 
 from evaluation.errors import InputError, first_line
 from evaluation.out_of_memory import is_out_of_memory
-from search.tune.process import NodeError, Setting, require_run, train_here
+from search.tune.process import NodeError, Setting, on_node, train_here
 from trainables.config import TrialConfig
 from trainables.distributed import Ended
 from trainables.training.rungs import Rung
@@ -46,6 +46,7 @@ def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting
             num_workers=resources.workers,
             use_gpu=bool(resources.gpus),
             resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.gpus else {}),
+            label_selector=setting.avoid or None,  # type: ignore[call-arg]  # of the class that TorchTrainer takes
         ),
         # The others wait while the first evaluates on the dev part; Ray itself sees to processes that are dead.
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo", timeout_s=PATIENCE_S),
@@ -101,7 +102,7 @@ def _part(trial: TrialConfig, rungs: Queue, verdicts: Queue, setting: Setting) -
     if setting.resources.gpus:
         torch.cuda.set_device(get_device())
     try:
-        require_run(setting.run)
+        on_node(setting.run)
         train_here(trial, report, setting)
     except Ended:
         return

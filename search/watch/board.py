@@ -14,6 +14,7 @@ from search.study.study import Study
 from search.tune.ray_internals import describe_job, submitted_as
 from search.watch.metrics import Metrics
 from search.watch.progress import Progress, table_text
+from trainables.classification.report import LabelReport
 from trainables.data.report import DataReport
 
 EVERY_S = 3.0  # at most this often: the rows of a thousand trials take a twentieth of a second to make
@@ -64,9 +65,10 @@ def nodes_text() -> str:
     return f"{alive} alive, {' and '.join(used)} in use"
 
 
-def mean_tokens(report: DataReport) -> float:
-    """Tokens of a training pair on the mean; 0 where the data was measured in characters."""
-    lengths = [report.lengths.get(column) for column in ("anchor", "positive")]
+def mean_tokens(report: DataReport | LabelReport) -> float:
+    """Tokens of a training pair, or of a classifier's input, on the mean; 0 where they were measured in characters."""
+    columns = ("input",) if isinstance(report, LabelReport) else ("anchor", "positive")
+    lengths = [report.lengths.get(column) for column in columns]
     if any(one is None or one.unit != "tokens" for one in lengths):
         return 0.0
     return sum(min(one.mean, one.max_length or one.mean) for one in lengths if one is not None)

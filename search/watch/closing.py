@@ -6,12 +6,13 @@ import os
 
 from search.paths import RunFolder
 from search.results.benchmark import Benchmark
+from search.results.classifier_benchmark import ClassifierBenchmark
 from search.spec.sections import SearchSpec
 from search.tune.messages import rung_metric
 from search.watch.loggers import MLFLOW_URI, PROJECT
 
 
-def log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark) -> None:
+def log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark | ClassifierBenchmark) -> None:
     """Log base and best on the test part, and the report, as one more run of the search's group."""
     told = figures_on_test(benchmark, spec)
     name = f"{spec.name} benchmark"
@@ -41,11 +42,15 @@ def log_end(spec: SearchSpec, run: RunFolder, benchmark: Benchmark) -> None:
             mlflow.log_artifact(str(run.report))
 
 
-def figures_on_test(benchmark: Benchmark, spec: SearchSpec) -> dict[str, float]:
-    """`test/base/ndcg_at_10` and the like, of the protocol that the search is about."""
-    protocol = benchmark.main_protocol(spec.data.protocol)
-    if protocol is None:
-        return {}
-    part = benchmark.protocols[protocol]
-    sides = {"base": part.base, "best": part.best}
+def figures_on_test(benchmark: Benchmark | ClassifierBenchmark, spec: SearchSpec) -> dict[str, float]:
+    """`test/base/ndcg_at_10` and the like, of the protocol that the search is about; of a classification, its
+    better baseline is the base."""
+    if isinstance(benchmark, ClassifierBenchmark):
+        sides = {"base": benchmark.baselines[benchmark.against], "best": benchmark.scores}
+    else:
+        protocol = benchmark.main_protocol(spec.data.protocol)
+        if protocol is None:
+            return {}
+        part = benchmark.protocols[protocol]
+        sides = {"base": part.base, "best": part.best}
     return {f"test/{side}/{rung_metric(m)}": value for side, means in sides.items() for m, value in means.items()}

@@ -95,7 +95,8 @@ class _Readable(tune.Callback):
     """Passes on to one of Ray's callbacks what a person looks for."""
 
     def __init__(self, inner: LoggerCallback, study: Study) -> None:
-        self._inner, self._study = inner, study
+        self._inner: Any = inner  # which is typed as taking Tune's own trials
+        self._study = study
         self._shown: dict[str, _Shown] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -132,7 +133,7 @@ class _Readable(tune.Callback):
         shown.state = self._study.trial(trial.config[NUMBER]).state.name
         if shown.last:
             told = {**shown.last, "pruned": float(shown.state == "PRUNED"), "state": shown.state}
-            self._inner.log_trial_result(shown.last["training_iteration"], shown, told)
+            self._inner.log_trial_result(int(shown.last["training_iteration"]), shown, told)
         self._inner.log_trial_end(shown, failed=shown.state == "FAIL")
 
 

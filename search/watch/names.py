@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from search.paths import BASES
 
 MOST = 100  # characters
 
@@ -15,7 +18,8 @@ def trial_name(search: str, number: int, config: Mapping[str, Any]) -> str:
 
 def short_config(config: Mapping[str, Any]) -> str:
     """`e5-base qkv r16 lr 2e-4`, of a full fine-tuning `e5-base full lr 2e-5`, of the base as it is `e5-base none`."""
-    parts = [str(config["base"]).rstrip("/").rsplit("/", 1)[-1]]
+    base = Path(config["base"])
+    parts = [base.name.rpartition("-")[0] if base.parent.name == BASES else base.name]  # its hash tells nobody anything
     if config["method"] == "lora":
         parts += [str(config["targets"]), f"r{config['r']}"]
     else:

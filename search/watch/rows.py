@@ -18,13 +18,7 @@ from search.watch.names import trial_name
 
 
 class Trial:
-    """The row: its class, its name and its repr are what the dashboard shows."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return self._name
+    """The row: its class and its name are what the dashboard shows."""
 
 
 class TrialRows(tune.Callback):
@@ -43,7 +37,7 @@ class TrialRows(tune.Callback):
         name = trial_name(self._search, trial.config[NUMBER], trial.config[TRIAL])
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         row = ray.remote(num_cpus=0, max_restarts=0)(Trial)
-        self._rows[trial.trial_id] = row.options(name=name, get_if_exists=True, scheduling_strategy=here).remote(name)
+        self._rows[trial.trial_id] = row.options(name=name, get_if_exists=True, scheduling_strategy=here).remote()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trial)

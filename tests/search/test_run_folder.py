@@ -18,6 +18,7 @@ from search.run import _search
 from search.spec.load import load_spec
 from search.spec.record import read_record
 from search.staging import Staging, check_same_search
+from search.storage.where import Where
 from search.study.study import Study
 from tests.conftest import TinyBase
 from tests.kit.toy import write_pairs, write_spec
@@ -36,7 +37,7 @@ def staged(path: Path, run: Path, resume: bool = False) -> str:
     """Prepare a run's folder; returns what was printed."""
     console = Console(file=io.StringIO(), width=200)
     run.parent.mkdir(exist_ok=True)
-    with Staging(load_spec(path, resumed=run.parent if resume else None), run, resume) as staging:
+    with Staging(load_spec(path, resumed=Where(run.parent) if resume else None), run, resume) as staging:
         staging.prepare(console)
         staging.settle(console)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
@@ -175,7 +176,7 @@ def test_going_on_with_a_search_whose_space_was_used_up_keeps_its_benchmark(tmp_
     before = {name: (run / name).read_bytes() for name in ("benchmark.json", "leaderboard.json")}
     study = Study(run, load_spec(tmp_path / "toy.yaml"))
     console = Console(file=io.StringIO(), width=200)
-    assert _search(study, RunFolder(run), 1, {}, console, smoke=False, again="") == 0
+    assert _search(study, RunFolder(run), 1, {}, console, smoke=False, again="") == 0  # type: ignore[arg-type]  # no trial runs
     assert "The search ended: 100 proposals in a row were known already" in console.file.getvalue()  # type: ignore[attr-defined]
     assert {name: (run / name).read_bytes() for name in before} == before
     assert len(study.trials) == 2

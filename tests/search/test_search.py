@@ -6,9 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import pytest
 import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
@@ -30,7 +27,7 @@ from search.screen.summary import gain
 from search.spec.load import load_spec
 from search.staging import Staging
 from tests.conftest import TinyBase
-from tests.kit.command import EMBTUNE, embtune_here
+from tests.kit.command import embtune_here
 from tests.kit.toy import write_spec
 
 UMASK = 0o027  # of the searches: another than the usual 022, so that what looks at neither shows
@@ -50,42 +47,24 @@ def own_umask() -> int:
 
 @dataclass(frozen=True)
 class Done:
-    """A search that was killed in its first trial and then went on to its end."""
+    """A search that came to its end."""
 
     folder: Path
     run: Path
-    killed: list[FrozenTrial]
-    refused: subprocess.CompletedProcess[str]
     output: str
 
 
 @pytest.fixture(scope="module")
 def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("search")
-    run = folder / "runs" / "toy"
     # Among a part's own passages these few steps tell trials apart, so that one of them is stopped.
     start, data = [{"r": 4, "targets": "qv", "lr": 5e-3}], {"distractors": False}
     spec = write_spec(folder, tiny_base("xlm-roberta"), start=start, data=data)
-    process = subprocess.Popen(
-        [*EMBTUNE, "search", str(spec)],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        umask=UMASK,
-    )
-    deadline = time.monotonic() + 120
-    while not list(run.glob("tune/trial_0000/checkpoint-*/rung.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    killed = journal(run).trials
-    refused = embtune_here("search", spec, cwd=folder)
     own = os.umask(UMASK)
-    finished = embtune_here("search", spec, "--resume", cwd=folder)
+    finished = embtune_here("search", spec, cwd=folder)
     os.umask(own)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    return Done(folder, run, killed, refused, finished.stdout)
+    return Done(folder, folder / "runs" / "toy", finished.stdout)
 
 
 def test_the_run_folder_is_complete(done: Done) -> None:
@@ -106,16 +85,10 @@ def test_the_run_folder_is_complete(done: Done) -> None:
     assert record["resources"]["gpus"] == torch.cuda.is_available()  # left open in the spec, decided by the machine
 
 
-def test_a_killed_search_goes_on_and_every_trial_is_there_once(done: Done) -> None:
-    assert [t.state for t in done.killed] == [TrialState.RUNNING]
-    assert done.refused.returncode == 2
-    assert "--resume" in done.refused.stderr
+def test_every_trial_is_in_the_study_once_and_has_ended(done: Done) -> None:
     trials = journal(done.run).trials
     assert [t.number for t in trials] == list(range(5))
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-    (before,) = done.killed
-    assert before.params == trials[0].params
-    assert before.intermediate_values.items() <= trials[0].intermediate_values.items()
 
 
 def test_no_concept_stands_in_two_parts(done: Done) -> None:
@@ -187,7 +160,9 @@ def test_a_real_run_opens_in_python_with_its_tables_and_its_model(done: Done) ->
     assert set(run.benchmark()["protocol"]) == {"concept", "definition"}
     told = Benchmark.read(done.run / "benchmark.json").protocols["concept"].comparisons["ndcg@10"]
     assert run.movers()["after"].mean() == pytest.approx(told.other)
-    assert run.model().encode_query("DGFiP").shape == (32,)
+    model = run.model()
+    assert isinstance(model, SentenceTransformer)
+    assert model.encode_query("DGFiP").shape == (32,)
 
 
 def test_every_file_of_a_run_is_as_readable_as_the_umask_says(done: Done) -> None:

@@ -1,23 +1,79 @@
-"""What follows a search that has ended: more trials of the same study, and new data from its best model."""
+"""What follows a killed search and an ended one: its rest, more trials, a search on new data from its best model."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from search import OpenRun, SearchFailedError, open_run, run_search
 from tests.conftest import TinyBase
-from tests.kit.command import embtune_here
+from tests.kit.command import EMBTUNE, embtune_here
 from tests.kit.toy import DEMO, write_spec
 
 
+@dataclass(frozen=True)
+class Killed:
+    """A search that was killed in its first trial, and what happened when it was called again.
+
+    Attributes:
+        trials: of its study then.
+        refused: the answer to a call without --resume.
+        run: as it went on to its end.
+    """
+
+    trials: list[FrozenTrial]
+    refused: subprocess.CompletedProcess[str]
+    run: OpenRun
+
+
+def trials_of(run: Path) -> list[FrozenTrial]:
+    storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
+    return optuna.load_study(study_name=None, storage=storage).trials
+
+
 @pytest.fixture(scope="module")
-def ended(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
-    folder = tmp_path_factory.mktemp("ended")
-    return run_search(write_spec(folder, tiny_base("xlm-roberta"), budget={"trials": 2}), folder / "runs")
+def killed(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    run = folder / "runs" / "toy"
+    spec = write_spec(folder, tiny_base("xlm-roberta"), budget={"trials": 2})
+    command, quiet = [*EMBTUNE, "search", str(spec)], subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(run.glob("tune/trial_0000/checkpoint-*/rung.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    trials = trials_of(run)
+    refused = embtune_here("search", spec, cwd=folder)
+    return Killed(trials, refused, run_search(spec, folder / "runs", resume=True))
+
+
+@pytest.fixture(scope="module")
+def ended(killed: Killed) -> OpenRun:
+    return killed.run
+
+
+def test_a_killed_search_goes_on_and_every_trial_is_there_once(killed: Killed) -> None:
+    assert [t.state for t in killed.trials] == [TrialState.RUNNING]
+    assert killed.refused.returncode == 2
+    assert "--resume" in killed.refused.stderr
+    trials = trials_of(killed.run.folder.path)
+    assert [t.number for t in trials] == [0, 1]
+    (before,) = killed.trials
+    assert before.params == trials[0].params
+    assert before.intermediate_values.items() <= trials[0].intermediate_values.items()
 
 
 def test_it_goes_on_to_more_trials_and_keeps_those_that_it_has(ended: OpenRun) -> None:

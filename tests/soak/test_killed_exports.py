@@ -29,6 +29,7 @@ SCRIPT = """
 import functools, os, pkgutil, signal, sys
 from pathlib import Path
 import torch
+from tests.kit.reload import reloading_here
 from tests.soak.test_killed_exports import POINTS, config_of
 from trainables.export.export import export_model
 from trainables.export.mix import Mix
@@ -62,8 +63,9 @@ for number, point in enumerate(POINTS.values()):
 for child in children:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 sys.stdin.readline()  # what they left has been looked at
-for number in range(len(POINTS)):
-    export(out / str(number) / "best")
+with reloading_here():
+    for number in range(len(POINTS)):
+        export(out / str(number) / "best")
 """
 
 

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import Run
@@ -35,7 +36,11 @@ def logged(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Log
     folder = tmp_path_factory.mktemp("logged")
     # Among a part's own passages these few steps tell trials apart, so that one of them is stopped.
     start = [{"r": 4, "targets": "qv", "lr": 5e-3}]
-    changes = {"start": start, "data": {"distractors": False}, "logging": ["tensorboard", "wandb", "mlflow"]}
+    changes: dict[str, Any] = {
+        "start": start,
+        "data": {"distractors": False},
+        "logging": ["tensorboard", "wandb", "mlflow"],
+    }
     spec = write_spec(folder, tiny_base("bert"), budget={"trials": 3}, **changes)
     store = f"sqlite:///{folder / 'mlflow.db'}"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "WANDB_MODE": "offline"}
@@ -44,6 +49,7 @@ def logged(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Log
     assert "was not logged" not in done.stdout, done.stdout
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     run = folder / "runs" / "toy"
     return Logged(run, read_leaderboard(run)[1], {found.info.run_name: found for found in runs})

@@ -1,7 +1,7 @@
 """Architectures: where they keep the projections of a layer, and what they cannot do.
 
 The names come from the modules of transformers 5.23 (`models/<model_type>/modeling_<model_type>.py`);
-tests/trainables/model/test_known_bases.py checks them against the real modules of every known base.
+tests/trainables/bases/test_known_bases.py checks them against the real modules of every known base.
 """
 
 from __future__ import annotations

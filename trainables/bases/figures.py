@@ -1,6 +1,6 @@
 """Figures of the bases that are known without a network: values of transformers' configuration classes.
 
-With them the parameter counts come out as published (tests/trainables/model/test_known_bases.py).
+With them the parameter counts come out as published (tests/trainables/bases/test_known_bases.py).
 """
 
 from __future__ import annotations

@@ -18,10 +18,12 @@ class TokenCounter:
 
     Attributes:
         count: column (anchor or positive) and texts -> number of tokens of each, special tokens and prompt included.
+        count_inputs: of a classifier: texts, each with its second one or none -> number of tokens of each.
         max_length: tokens beyond it are cut.
     """
 
     count: Callable[[str, Sequence[str]], Sequence[int]]
+    count_inputs: Callable[[Sequence[tuple[str, str | None]]], Sequence[int]]
     max_length: int
 
 
@@ -43,4 +45,8 @@ def token_counts(config: TrialConfig) -> TokenCounter | None:
     def count(column: str, texts: Sequence[str]) -> list[int]:
         return [len(encoding.ids) for encoding in tokenizer.encode_batch([prompts[column] + text for text in texts])]
 
-    return TokenCounter(count, base.max_length)
+    def count_inputs(inputs: Sequence[tuple[str, str | None]]) -> list[int]:
+        asked = [text if pair is None else (text, pair) for text, pair in inputs]
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch(asked)]
+
+    return TokenCounter(count, count_inputs, base.max_length)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
+@functools.cache
 def template_fields(template: str) -> tuple[str, ...]:
     """Names of the columns that a template reads; a text without braces names one column.
 

@@ -25,7 +25,7 @@ from trainables.data.rows import PARTS
 
 REPORT = "report.json"
 DISTRACTORS = "distractors.jsonl"  # of runs of earlier versions: passages of a BEIR corpus that answer no query
-DEV_POOL = "dev_pool.json"  # made by trainables/dev_pool.py
+DEV_POOL = "dev_pool.json"  # made by trainables/data/dev_pool.py
 OLD_TEST = "old_test"
 FEATURES = Features(
     {
@@ -45,7 +45,7 @@ class TrialData:
 
     Attributes:
         train: columns anchor, positive, negatives (a list, empty where there are none), concept, kind, domain.
-        dev: the task that chooses between trials; over the pool where one was made (trainables/dev_pool.py).
+        dev: the task that chooses between trials; over the pool where one was made (trainables/data/dev_pool.py).
         folder: the run's data folder.
         content_hash: of the parts' lines; caches are keyed by it.
     """
@@ -70,7 +70,7 @@ class TrialData:
 
 
 def load_dev(out: Path) -> RetrievalTask:
-    """The task that chooses between trials: dev, over the pool where one was made (trainables/dev_pool.py)."""
+    """The task that chooses between trials: dev, over the pool where one was made (trainables/data/dev_pool.py)."""
     pool = read_pool(out)
     return load_task(out, "dev", only=None if pool is None else frozenset(pool["passages"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
@@ -98,10 +99,10 @@ class PairReader:
         """The row as a pair, with its texts stripped and its templates filled in."""
         self.seen.update(row.cells.keys())
         try:
-            anchor, positive = self._filled(row, "anchor"), self._filled(row, "positive")
+            anchor, positive = (filled(row.cells, self._templates[name][0]) for name in ("anchor", "positive"))
             optional = {name: self._optional(row, name) for name in USUAL_NAMES}
             negatives = _texts("negative", optional["negative"])
-            concept, kind = _text("concept", optional["concept"]), _text("kind", optional["kind"])
+            concept, kind = cell_text("concept", optional["concept"]), cell_text("kind", optional["kind"])
             domains = _texts("domain", optional["domain"])
             part = self._part(row.part, optional["split"])
         except WrongCellError as wrong:
@@ -136,17 +137,6 @@ class PairReader:
                     return f"columns.{name}: no column {field!r}; the source has: {there}"
         return ""
 
-    def _filled(self, row: RawRow, name: str) -> str:
-        template, fields = self._templates[name]
-        values = {field: _text(field, row.cells.get(field)) for field in fields}
-        if not all(values.values()):
-            return ""  # a text with a hole in it is a missing text
-        if "{" not in template:
-            return values[fields[0]]
-        # By name, not by str.format, which takes a dot or a bracket in a column's name for an attribute or an index.
-        pieces = Formatter().parse(template)
-        return "".join(text + (values[field] if field else "") for text, field, *_ in pieces).strip()
-
     def _optional(self, row: RawRow, name: str) -> Any:
         given = getattr(self._config.columns, name)
         for column in (given,) if given is not None else USUAL_NAMES[name]:
@@ -160,7 +150,7 @@ class PairReader:
             return ""
         if of_file or by == "given":
             return of_file
-        text = _text("split", cell)
+        text = cell_text("split", cell)
         if text and text.lower() not in PART_NAMES:
             raise WrongCellError(f"split is {text[:40]!r}, expected train, dev (or validation) or test")
         return PART_NAMES[text.lower()] if text else ""
@@ -178,8 +168,29 @@ class PairReader:
         return ""
 
 
-def _text(column: str, value: Any) -> str:
-    """A cell as a stripped text; empty where it is missing (null, NaN, blank)."""
+def filled(cells: Mapping[str, Any], template: str) -> str:
+    """A template filled in with a row's cells; empty where one of them is missing.
+
+    Raises:
+        WrongCellError: a cell that is no text.
+    """
+    fields = template_fields(template)
+    values = {field: cell_text(field, cells.get(field)) for field in fields}
+    if not all(values.values()):
+        return ""  # a text with a hole in it is a missing text
+    if "{" not in template:
+        return values[fields[0]]
+    # By name, not by str.format, which takes a dot or a bracket in a column's name for an attribute or an index.
+    pieces = Formatter().parse(template)
+    return "".join(text + (values[field] if field else "") for text, field, *_ in pieces).strip()
+
+
+def cell_text(column: str, value: Any) -> str:
+    """A cell as a stripped text; empty where it is missing (null, NaN, blank).
+
+    Raises:
+        WrongCellError: it holds something else.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -199,7 +210,7 @@ def _text(column: str, value: Any) -> str:
 def _texts(column: str, value: Any) -> tuple[str, ...]:
     """A cell that holds one text or a list of them; missing ones are left out."""
     values = value if isinstance(value, list | tuple) else [value]
-    return tuple(text for one in values if (text := _text(column, one)))
+    return tuple(text for one in values if (text := cell_text(column, one)))
 
 
 def shortened(text: str, width: int = 60) -> str:

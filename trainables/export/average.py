@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from evaluation.errors import InputError
@@ -21,6 +20,7 @@ from evaluation.files import read_json, write_whole
 from trainables.export.export import MIN_COSINE, RECORD, Exported, ExportError, reloaded
 from trainables.export.manifest import MANIFEST, appearing
 from trainables.export.reload import embed_both
+from trainables.export.stream import FLOATS, write_tensors
 from trainables.model.parity import TEXTS
 
 WEIGHTS = "*.safetensors"
@@ -59,7 +59,7 @@ def merge_models(
     with appearing(dest, force) as aside:
         for name in names:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            save_file(_mean([folder / name for folder in folders], shares), aside / name, {"format": "pt"})
+            _write_mean([folder / name for folder in folders], shares, aside / name)
         _copy_settings(folders[0], aside)
         write_whole(aside / "README.md", card)
         texts = {"queries": list(TEXTS), "passages": list(TEXTS)}
@@ -183,20 +183,27 @@ def _weights(file: Path) -> dict[str, str]:
         raise InputError(f"{file}: not a whole safetensors file ({error})") from None
 
 
-def _mean(files: Sequence[Path], shares: Sequence[float]) -> dict[str, torch.Tensor]:
-    mean: dict[str, torch.Tensor] = {}
-    for name in _weights(files[0]):
-        for file, share in zip(files, shares, strict=True):
-            with safe_open(file, framework="pt") as tensors:  # anew for each weight, so that read pages are let go
-                weight = tensors.get_tensor(name)
-                if not weight.is_floating_point():
-                    mean.setdefault(name, weight.clone())
-                elif name in mean:
-                    mean[name].add_(weight.float(), alpha=share)
-                else:
-                    mean[name] = weight.float() * share
-        if not mean[name].isfinite().all():
-            raise InputError(f"merge: {name} holds NaN or infinity, expected finite weights")
+def _write_mean(files: Sequence[Path], shares: Sequence[float], target: Path) -> None:
+    """Floats averaged in float32, others as the first file has them."""
+    layout: dict[str, tuple[str, Sequence[int]]] = {}
+    with safe_open(files[0], framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118
+            part = tensors.get_slice(name)
+            dtype = part.get_dtype()
+            layout[name] = ("F32" if dtype in FLOATS else dtype, part.get_shape())
+    write_tensors(target, layout, lambda name: _mean(name, files, shares))
+
+
+def _mean(name: str, files: Sequence[Path], shares: Sequence[float]) -> torch.Tensor:
+    mean: torch.Tensor | None = None
+    for file, share in zip(files, shares, strict=True):
+        with safe_open(file, framework="pt") as tensors:  # anew for each weight, so that read pages are let go
+            weight = tensors.get_tensor(name)
+            if not weight.is_floating_point():
+                return weight.clone()
+            mean = weight.float() * share if mean is None else mean.add_(weight.float(), alpha=share)
+    if mean is None or not mean.isfinite().all():
+        raise InputError(f"merge: {name} holds NaN or infinity, expected finite weights")
     return mean
 
 

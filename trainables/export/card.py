@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trainables.bases import hub
 from trainables.bases.families import ResolvedBase, resolve_base
+from trainables.config import ClassifierConfig
 from trainables.export.mix import Mix
 
 
@@ -64,7 +65,7 @@ def model_card(mix: Mix, facts: CardFacts, adapter_only: bool = False) -> str:
     """
     config = mix.config
     base = resolve_base(config)
-    licence = _licence(config.base, config.revision)
+    licence = licence_of(config.base, config.revision)
     results = [
         EvalResult(
             task_type="sentence-similarity",
@@ -82,7 +83,7 @@ def model_card(mix: Mix, facts: CardFacts, adapter_only: bool = False) -> str:
         pipeline_tag="sentence-similarity",
         tags=["sentence-transformers", "embtune"],
         license=licence,
-        base_model=config.base if _on_hub(config.base) else None,  # the hub takes its own ids alone
+        base_model=config.base if on_hub(config.base) else None,  # the hub takes its own ids alone
         model_name=facts.name if results else None,
         eval_results=results or None,
     )
@@ -92,8 +93,8 @@ def model_card(mix: Mix, facts: CardFacts, adapter_only: bool = False) -> str:
         *facts.notes,
         *_use(base, mix, adapter_only),
         "## How it was trained",
-        _recipe(mix),
-        *_data(facts),
+        recipe(mix),
+        *data_section(facts),
         *_table(facts.figures),
     ]
     return f"---\n{data.to_yaml()}\n---\n" + "\n\n".join(part for part in body if part) + "\n"
@@ -125,7 +126,8 @@ def _use(base: ResolvedBase, mix: Mix, adapter_only: bool) -> list[str]:
     return ["## How to use it", what, code, prompts]
 
 
-def _recipe(mix: Mix) -> str:
+def recipe(mix: Mix) -> str:
+    """How each trial of a mix was trained, a line each."""
     lines = []
     rungs = len(mix.members) > 1 and all(member.config == mix.members[0].config for member in mix.members)
     for member in mix.members:
@@ -135,7 +137,11 @@ def _recipe(mix: Mix) -> str:
             told |= {"LoRA targets": c.targets, "rank": c.r, "alpha": f"{c.alpha:g}"}
             told |= {name: "yes" for name in ("rslora", "dora") if getattr(c, name)}
             told |= {} if c.last_n is None else {"last layers": c.last_n}
-        told |= {"batches": c.batches, "epochs": f"{c.epochs:g}", "seed": c.seed}
+        if isinstance(c, ClassifierConfig):
+            told |= {"class weights": c.class_weights or "none", "label smoothing": f"{c.label_smoothing:g}"}
+        else:
+            told |= {"batches": c.batches}
+        told |= {"epochs": f"{c.epochs:g}", "seed": c.seed}
         share = f"{member.weight:.3g} of " if len(mix.members) > 1 else ""
         told |= {"weights": member.checkpoint.name} if rungs else {}
         lines.append(f"- {share}" + ", ".join(f"{key} {value}" for key, value in told.items()))
@@ -147,7 +153,8 @@ def _recipe(mix: Mix) -> str:
     return "\n".join([*lines, "", *ways]).strip()
 
 
-def _data(facts: CardFacts) -> list[str]:
+def data_section(facts: CardFacts) -> list[str]:
+    """What it was trained on."""
     if not facts.sizes:
         return []
     sizes = ", ".join(f"{size:,} {part}" for part, size in facts.sizes.items())
@@ -168,11 +175,12 @@ def _table(figures: Sequence[Figure]) -> list[str]:
     return ["## Results", "\n".join(rows)]
 
 
-def _on_hub(base: str) -> bool:
+def on_hub(base: str) -> bool:
+    """Whether the base is named by its id on the hub."""
     return hub.local_folder(base) is None
 
 
-def _licence(base: str, revision: str | None) -> str | None:
+def licence_of(base: str, revision: str | None) -> str | None:
     """The licence that the base's own card states."""
     path = hub.find_file(base, "README.md", revision)
     if path is None:

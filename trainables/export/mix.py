@@ -7,6 +7,8 @@ W = W0 + strength * sum_i w_i (W_i - W0), in float32, where W_i are the weights 
     full    every weight of the checkpoint's file
     none    W0
 
+Of a classifier W0's head is the one that every trial of a seed begins with; W_i's is in the checkpoint's own file.
+
 Because merged weights are averaged, and not A and B, ranks, targets, layers and methods mix. Averaging fine-tunings of
 one base: arXiv 2203.05482; strength, between the base and its fine-tuning: arXiv 2311.13534.
 
@@ -25,21 +27,24 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from evaluation.errors import InputError
 from evaluation.files import read_json
 from trainables.bases.families import resolve_base
-from trainables.config import TrialConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.model.build import build_model
-from trainables.model.loaded import files_of
+from trainables.model.classifier import build_classifier
+from trainables.model.heads import head_names
+from trainables.model.loaded import files_of, transformer_of
 from trainables.model.precision import resolve_device
 from trainables.training.checkpoint import PREFIX, SLICE
-from trainables.training.rungs import ADAPTER, WEIGHTS
+from trainables.training.rungs import ADAPTER, HEAD, WEIGHTS
 
 ADAPTER_CONFIG = "adapter_config.json"
 ENCODER = "0.model."  # of the encoder's weights in the names of a SentenceTransformer's
 ALIKE = ("base", "revision", "trust_remote_code")  # fields that members share, beside what their base resolves to
+HEADS = ("labels", "seed")  # fields that classifiers share besides: their heads began alike and mean the same
 RESOLVED = ("pooling", "query_prompt", "passage_prompt")
 
 
@@ -106,13 +111,32 @@ def mixed_model(mix: Mix, device: str | torch.device | None = None) -> SentenceT
         InputError: members of several bases, poolings or prompts; weights that are missing, unreadable, of another
             base, or not finite.
     """
-    model, updates = _opened(mix)
-    files = files_of(model)
+    _check_alike(mix)
+    model = build_model(mix.config, "cpu", dtype=torch.float32)
+    _mix_into(model, mix)
+    return model.to(resolve_device(device)).eval()
+
+
+def mixed_classifier(mix: Mix, device: str | torch.device | None = None) -> CrossEncoder:
+    """As mixed_model, of trials that classify: the heads are averaged too.
+
+    Raises:
+        InputError: as mixed_model; members of several labels or seeds, whose heads did not begin alike.
+    """
+    _check_alike(mix)
+    config = mix.config
+    assert isinstance(config, ClassifierConfig)
+    model = build_classifier(config, "cpu", dtype=torch.float32)
+    _mix_into(model, mix)
+    return model.to(resolve_device(device)).eval()
+
+
+def _mix_into(model: SentenceTransformer | CrossEncoder, mix: Mix) -> None:
+    updates, files = _updates(model, mix), files_of(model)
     for name, parameter in model.named_parameters():
         touching = [(amount, update) for amount, update in updates if update.changes(name)]
         if touching:
             parameter.data = _mixed(name, parameter.data, files.get(name), touching)
-    return model.to(resolve_device(device)).eval()
 
 
 def check_mix(mix: Mix) -> None:
@@ -121,16 +145,22 @@ def check_mix(mix: Mix) -> None:
     Raises:
         InputError: as `mixed_model`, NaN and infinity apart.
     """
-    _opened(mix)
-
-
-def _opened(mix: Mix) -> tuple[SentenceTransformer, list[tuple[float, _Update]]]:
-    """The base, and how much of which member is mixed into it."""
     _check_alike(mix)
-    model = build_model(mix.config, "cpu", dtype=torch.float32)
+    _updates(build_model(mix.config, "cpu", dtype=torch.float32), mix)
+
+
+def _updates(model: Any, mix: Mix) -> list[tuple[float, _Update]]:
+    """How much of which member is mixed into the base."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     trained = [member for member in mix.members if member.config.method != "none"]
-    return model, [(mix.strength * member.weight, _read(member, shapes)) for member in trained]
+    updates: list[tuple[float, _Update]] = []
+    for member in trained:
+        amount = mix.strength * member.weight
+        updates.append((amount, _read(member, shapes)))
+        if isinstance(member.config, ClassifierConfig) and member.config.method == "lora":
+            names = {ENCODER + name for name in head_names(transformer_of(model))}
+            updates.append((amount, _Head(member.checkpoint / HEAD, {name: shapes[name] for name in names})))
+    return updates
 
 
 class _Update(Protocol):
@@ -200,6 +230,22 @@ class _Full:
         return _rows(self._file, name, rows).float()
 
 
+class _Head(_Full):
+    """A classifier's head, from the file beside its adapter."""
+
+    def __init__(self, file: Path, shapes: dict[str, torch.Size]) -> None:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file, expected the head of a trained classifier")
+        self._names = set(shapes)
+        super().__init__(file, {name.removeprefix(ENCODER): shape for name, shape in shapes.items()})
+
+    def changes(self, name: str) -> bool:
+        return name in self._names
+
+    def rows(self, name: str, base: torch.Tensor, rows: slice) -> torch.Tensor:
+        return super().rows(name.removeprefix(ENCODER), base, rows)
+
+
 class _Adapter:
     """A LoRA or DoRA adapter in PEFT's format."""
 
@@ -255,7 +301,7 @@ def _read(member: Member, shapes: dict[str, torch.Size]) -> _Update:
 
 def _check_alike(mix: Mix) -> None:
     first, *others = mix.members
-    for field in ALIKE:
+    for field in (*ALIKE, *(HEADS if isinstance(first.config, ClassifierConfig) else ())):
         for other in others:
             _same(field, getattr(first.config, field), getattr(other.config, field))
     if others:

@@ -6,24 +6,26 @@ weights are only read. Whatever writes weights works on a copy: build_model clon
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft.tuners.tuners_utils import cast_adapter_dtype
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.model import BaseModel
 from sentence_transformers.base.modules import Transformer
 from torch import nn
 
 from trainables.bases.families import resolve_base
 from trainables.config import TrialConfig
 from trainables.model.adapters import lora_config, trained_names
+from trainables.model.heads import seeded
 from trainables.model.loaded import loaded_base, transformer_of
 from trainables.model.precision import resolve_attention, resolve_device, resolve_weights
 
 ADAPTER = "default"
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def build_model(
@@ -57,7 +59,7 @@ def build_model(
     weights = resolve_weights(config, place, dtype)
     attention, _ = resolve_attention(config, base, place, dtype)
     untouched, tokens = loaded_base(config, base, weights, attention, place, cache_folder)
-    model = _copy_sharing_weights(untouched)
+    model = copy_sharing_weights(untouched)
     if keep_tokens:
         tokens.keep_for(model[0])
     model.prompts = {"query": base.query_prompt, "document": base.passage_prompt}
@@ -66,7 +68,7 @@ def build_model(
     if hasattr(model.tokenizer, "padding_side"):
         model.tokenizer.padding_side = base.padding
     if config.method == "lora":
-        _add_adapter(model, config)
+        add_adapter(model, config)
     elif config.method == "full":
         _train_all(model, config.last_n)
     return model
@@ -78,17 +80,18 @@ def training_prompts(model: SentenceTransformer, columns: list[str]) -> dict[str
     return {column: passage if position else query for position, column in enumerate(columns)}
 
 
-def own_weights(model: SentenceTransformer) -> SentenceTransformer:
+def own_weights(model: Model) -> Model:
     """Give the model a private copy of every weight, so that writing them leaves the cached base as it is."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model
 
 
-def _add_adapter(model: SentenceTransformer, config: TrialConfig) -> None:
+def add_adapter(model: BaseModel, config: TrialConfig) -> None:
+    """Put a fresh adapter in float32, seeded by config.seed, beside the frozen weights."""
     inner = transformer_of(model)
     inner.name_or_path = config.base  # what the adapter's own file names as its base, rather than a folder of ours
-    with _seeded(config.seed):
+    with seeded(config.seed):
         model.add_adapter(lora_config(config, inner))
     # Injected adapters take the base's dtype; 16-bit adapters lose small updates.
     cast_adapter_dtype(inner, ADAPTER)
@@ -106,15 +109,7 @@ def _train_all(model: SentenceTransformer, last_n: int | None) -> None:
         module.requires_grad_(True)
 
 
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a generator seeded for this block only, on every device."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-def _copy_sharing_weights(base: SentenceTransformer) -> SentenceTransformer:
+def copy_sharing_weights(base: Model) -> Model:
     """New modules around the same weight storage: each parameter is new and frozen, its data is the base's."""
     memo: dict[int, object] = {}
     for parameter in base.parameters():

@@ -9,11 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.model import BaseModel
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import PreTrainedModel
@@ -23,15 +24,17 @@ from evaluation.errors import InputError
 from evaluation.files import put_in_place
 from trainables.bases import hub
 from trainables.bases.families import ResolvedBase
-from trainables.config import TrialConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.distributed import lead
 from trainables.model.kept_tokens import KeptTokens
 from trainables.model.precision import AttentionName
 from trainables.model.weights import check_weights
 
+Model = TypeVar("Model", bound=BaseModel)
 KEPT_BASES = 2  # in a process, the least recently used leaves: a search over many bases must not fill a GPU with them
 FILES = "_embtune_files"  # attribute of an encoder: the file of each weight that is mapped
 _BASES: dict[tuple[str, str, torch.dtype, str | None, str, bool], tuple[SentenceTransformer, KeptTokens]] = {}
+_CLASSIFIERS: dict[tuple[str, int, torch.dtype, str | None, str], CrossEncoder] = {}
 
 
 def loaded_base(
@@ -66,12 +69,57 @@ def loaded_base(
     return loaded
 
 
+def loaded_classifier(
+    config: ClassifierConfig,
+    base: ResolvedBase,
+    dtype: torch.dtype,
+    attention: AttentionName | None,
+    device: torch.device,
+    cache_folder: Path | None,
+) -> CrossEncoder:
+    """The base with a classification head on it, which callers share and must not write; as loaded_base.
+
+    What its files lack of the head is drawn at random and means nothing.
+
+    Raises:
+        InputError: the base cannot be had, its architecture has no such head, or its files lack weights of its body.
+    """
+    folder, _ = hub.fetch(config.base, config.revision)
+    key = (str(folder), len(config.labels), dtype, attention, str(device))
+    loaded = _CLASSIFIERS.pop(key, None)
+    if loaded is None:
+        while len(_CLASSIFIERS) >= KEPT_BASES:
+            _CLASSIFIERS.pop(next(iter(_CLASSIFIERS)))
+        load = functools.partial(_read_classifier, classes=len(config.labels), dtype=dtype, attention=attention)
+        loaded = _loaded(load, folder, f"{base.family}-{len(config.labels)}", dtype, device, cache_folder)
+    _CLASSIFIERS[key] = loaded
+    return loaded
+
+
+def _read_classifier(folder: Path, classes: int, dtype: torch.dtype, attention: AttentionName | None) -> CrossEncoder:
+    model_kwargs: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "ignore_mismatched_sizes": True}
+    if attention is not None:
+        model_kwargs["attn_implementation"] = attention
+    try:
+        with no_bars(), _no_load_report():
+            encoder = Transformer(
+                str(folder),
+                transformer_task="sequence-classification",
+                model_kwargs=model_kwargs,
+                config_kwargs={"num_labels": classes},
+            )
+            return CrossEncoder(modules=[encoder], device="cpu").eval()
+    except ValueError as error:
+        raise InputError(f"base: {folder}: has no classification head ({str(error).splitlines()[0][:120]})") from None
+
+
 def forget_bases() -> None:
     """Drop the bases that this process keeps."""
     _BASES.clear()
+    _CLASSIFIERS.clear()
 
 
-def transformer_of(model: SentenceTransformer) -> PreTrainedModel:
+def transformer_of(model: BaseModel) -> PreTrainedModel:
     """The encoder within a model.
 
     Raises:
@@ -94,9 +142,16 @@ def _load(
 ) -> SentenceTransformer:
     check_weights(base.name, folder, trust_remote_code)
     load = functools.partial(_read, base=base, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
-    if cache_folder is not None and not trust_remote_code:
+    return _loaded(load, folder, base.family, dtype, device, None if trust_remote_code else cache_folder)
+
+
+def _loaded(
+    load: Callable[[Path], Model], folder: Path, name: str, dtype: torch.dtype, device: torch.device, cache: Path | None
+) -> Model:
+    """What `load` makes of a folder, or of its converted copy in the cache."""
+    if cache is not None:
         digest = hashlib.sha256(f"{folder.resolve()} {_stamp(folder)}".encode()).hexdigest()[:16]
-        converted = cache_folder / f"{base.family}-{str(dtype).removeprefix('torch.')}-{digest}"
+        converted = cache / f"{name}-{str(dtype).removeprefix('torch.')}-{digest}"
         # Of several processes one converts: in the others, transformers saves no weights and no config.json.
         lead(functools.partial(_convert, load, folder, converted))
         folder = converted
@@ -149,7 +204,7 @@ def _mode(pooling: Pooling) -> str:
     return pooling.pooling_mode if isinstance(pooling.pooling_mode, str) else "+".join(pooling.pooling_mode)
 
 
-def _convert(load: Callable[[Path], SentenceTransformer], source: Path, folder: Path) -> None:
+def _convert(load: Callable[[Path], BaseModel], source: Path, folder: Path) -> None:
     """Save what `load` makes of `source` so that `folder` appears whole; a worker that was faster wins."""
     if folder.is_dir():
         return
@@ -165,7 +220,7 @@ def _convert(load: Callable[[Path], SentenceTransformer], source: Path, folder: 
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def files_of(model: SentenceTransformer) -> dict[str, tuple[Path, str]]:
+def files_of(model: SentenceTransformer | CrossEncoder) -> dict[str, tuple[Path, str]]:
     """Of the weights that are a file's pages: name in the model -> that file, and the name in it. Files that have gone
     since, as an earlier search's cache may, are left out: their pages stay."""
     inner = transformer_of(model)
@@ -190,6 +245,17 @@ def _map_pages(inner: PreTrainedModel, folder: Path) -> None:
                     parameter.data = tensor
                     files[name] = file
     setattr(inner, FILES, files)  # copies of the model bring it along
+
+
+@contextlib.contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Keep transformers from telling that an untrained head is not in the base's files."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 @contextlib.contextmanager

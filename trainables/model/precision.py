@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -166,3 +167,10 @@ def _kernels(model_type: str) -> tuple[bool, bool]:
     found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
     architecture: Any = found[0] if isinstance(found, tuple) else found
     return bool(architecture._supports_sdpa), bool(architecture._supports_flash_attn)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision for what is not training, as the trainer has it for training."""
+    if precision.name == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision.weights)

@@ -22,7 +22,7 @@ class Held:
 
 
 # (frozen base, float32), (frozen, 16-bit), (fully trained, float32), (fully trained, 16-bit): fitted to what autograd
-# saves over hidden sizes, feed-forward widths and heads (tests/trainables/model/test_memory.py holds them to it).
+# saves over hidden sizes, feed-forward widths and heads (tests/trainables/plan/test_memory.py holds them to it).
 Coefficients = tuple[Held, Held, Held, Held]
 _BERT: Coefficients = (Held(7, 1), Held(11, 1), Held(10, 2), Held(18, 2))
 _QWEN3: Coefficients = (Held(3, 3, 2), Held(4, 3, 5.5), Held(7, 4, 4.5), Held(17.5, 4.4, 8))

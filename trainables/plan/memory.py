@@ -31,7 +31,7 @@ import torch
 
 from evaluation.errors import InputError
 from trainables.bases.families import ResolvedBase, resolve_base
-from trainables.config import TrialConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.model.precision import AttentionName
 from trainables.plan.activations import Sizes, activations
 from trainables.plan.parameters import count_parameters
@@ -89,7 +89,7 @@ def estimate_memory(
     weights = 4 * counts.total if config.method == "full" else value * frozen + 4 * counts.trainable
     if config.method == "full" and precision != "fp32":
         weights += 2 * counts.trainable
-    texts = 2 + negatives_of_a_pair(config, own_negatives)
+    texts = _sequences(config, own_negatives)
     length = _length(config, base, longest)
     tokens = config.batch_size * texts * length
     if config.micro_batch_tokens:
@@ -133,8 +133,9 @@ def fit_to_memory(
 ) -> TrialConfig:
     """The configuration, changed so that its estimate fits in `device_memory` bytes; unchanged where it fits already.
 
-    The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass) with
-    the largest micro-batch that fits, a power of two of tokens; then gradient checkpointing besides.
+    The cached contrastive loss comes first (the same batch, hence the same experiment, for one more forward pass), or
+    of a classifier a step in pieces, with the largest micro-batch that fits, a power of two of tokens; then gradient
+    checkpointing besides.
     A base that runs code of its own is left as it is: what its figures mean is not known.
 
     Args:
@@ -154,7 +155,7 @@ def fit_to_memory(
     if needs(config) <= budget:
         return config
     length = _length(config, base, longest)
-    texts = 2 + negatives_of_a_pair(config, own_negatives)
+    texts = _sequences(config, own_negatives)
     largest = config.micro_batch_tokens or config.batch_size * texts * length
     smallest = max(MIN_MICRO_BATCH, length)
     for checkpointing in dict.fromkeys((config.gradient_checkpointing, True)):
@@ -169,6 +170,11 @@ def fit_to_memory(
         if largest > smallest
         else f"{config.base}: needs about {needs(config) / GIB:.1f} GiB, the device has {device_memory / GIB:.1f} GiB"
     )
+
+
+def _sequences(config: TrialConfig, own_negatives: int | None) -> int:
+    """Sequences that the encoder reads of a training row: a classifier reads a pair as one."""
+    return 1 if isinstance(config, ClassifierConfig) else 2 + negatives_of_a_pair(config, own_negatives)
 
 
 def negatives_of_a_pair(config: TrialConfig, own: int | None) -> int:

@@ -13,7 +13,7 @@ from rich.table import Table
 from evaluation.errors import InputError
 from trainables.bases.architectures import fused_note
 from trainables.bases.families import ResolvedBase, resolve_base
-from trainables.config import TrialConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.model.precision import (
     AMPERE,
     AttentionName,
@@ -210,7 +210,7 @@ def _row(
         last_n=config.last_n if config.method != "none" else None,
         r=config.r if adapter else None,
         dora=config.dora and adapter,
-        batches=config.batches,
+        batches="" if isinstance(config, ClassifierConfig) else config.batches,
         batch_size=config.batch_size,
         max_length=base.max_length,
         longest=None if longest is None else min(longest, base.max_length),

@@ -9,17 +9,19 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.model import BaseModel
 
 from evaluation.files import usual_modes
-from trainables.training.rungs import ADAPTER, WEIGHTS
+from trainables.model.heads import head_names
+from trainables.training.rungs import ADAPTER, HEAD, WEIGHTS
 
 PREFIX = "base_model.model."  # of each weight's name in PEFT's files: its wrapper around the encoder
 SLICE = 2**20  # numbers of a file that are read at once: 4 MiB
 
 
-def save_weights(model: SentenceTransformer, folder: Path) -> None:
-    """Write the adapter in PEFT's format, or every weight when the base itself is trained. Safetensors only."""
+def save_weights(model: BaseModel, folder: Path) -> None:
+    """Write the adapter in PEFT's format and, of a classifier, its whole head beside it; or every weight when the base
+    itself is trained. Safetensors only."""
     folder.mkdir(parents=True, exist_ok=True)
     transformer = model.transformers_model
     if transformer is not None and _has_adapter(model):
@@ -27,12 +29,14 @@ def save_weights(model: SentenceTransformer, folder: Path) -> None:
         adapter = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         _save(adapter, folder / ADAPTER)
         transformer.peft_config["default"].save_pretrained(str(folder))
+        if head := _head(model):
+            _save({name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}, folder / HEAD)
     else:
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         _save(state, folder / WEIGHTS)
 
 
-def load_weights(model: SentenceTransformer, folder: Path) -> None:
+def load_weights(model: BaseModel, folder: Path) -> None:
     """Put saved weights into a model built from the same configuration.
 
     Raises:
@@ -46,11 +50,29 @@ def load_weights(model: SentenceTransformer, folder: Path) -> None:
         strangers = [*outcome.unexpected_keys, *(name for name in outcome.missing_keys if "lora_" in name)]
         if strangers:
             raise ValueError(f"{folder}: not this model's adapter: {strangers[:3]}")
+        if head := _head(model):
+            _load_head(folder / HEAD, head)
     else:
         _copy_from(folder / WEIGHTS, model)
 
 
-def _check_names(file: Path, model: SentenceTransformer) -> None:
+def _head(model: BaseModel) -> dict[str, torch.Tensor]:
+    """The parameters above a classifier's encoder; none of another model."""
+    transformer = model.transformers_model
+    parameters = {} if transformer is None else dict(transformer.named_parameters())
+    return {name: parameters[name] for name in ([] if transformer is None else head_names(transformer))}
+
+
+@torch.no_grad()
+def _load_head(file: Path, head: dict[str, torch.Tensor]) -> None:
+    state = load_file(file)
+    if strangers := sorted(state.keys() ^ head.keys()):
+        raise ValueError(f"{file}: not this model's head: {strangers[:3]}")
+    for name, parameter in head.items():
+        parameter.copy_(state[name])
+
+
+def _check_names(file: Path, model: BaseModel) -> None:
     state = model.state_dict()
     with safe_open(file, framework="pt") as tensors:
         shapes = {name: torch.Size(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -61,7 +83,7 @@ def _check_names(file: Path, model: SentenceTransformer) -> None:
         raise ValueError(f"{file}: not this model's weights: {strangers[:3]}")
 
 
-def _copy_from(file: Path, model: SentenceTransformer) -> None:
+def _copy_from(file: Path, model: BaseModel) -> None:
     """Read every weight from the file, which is opened anew for each slice: the pages of a file that stays open count
     as this process's memory, beside the base's and the model's own."""
     _check_names(file, model)
@@ -76,7 +98,7 @@ def _copy_from(file: Path, model: SentenceTransformer) -> None:
                 weight[start : start + step].copy_(tensors.get_slice(name)[start : start + step])
 
 
-def map_weights(model: SentenceTransformer, folder: Path) -> None:
+def map_weights(model: BaseModel, folder: Path) -> None:
     """Point the weights of a model at the pages of a full fine-tuning's file, to be read and not written.
 
     Raises:
@@ -104,5 +126,5 @@ def _save(state: dict[str, torch.Tensor], path: Path) -> None:
     usual_modes(path)
 
 
-def _has_adapter(model: SentenceTransformer) -> bool:
+def _has_adapter(model: BaseModel) -> bool:
     return bool(getattr(model.transformers_model, "_hf_peft_config_loaded", False))

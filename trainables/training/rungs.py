@@ -22,7 +22,9 @@ from evaluation.retrieval import Scores
 MARKER = "rung.json"
 SCORES = "scores.npz"
 ADAPTER = "adapter_model.safetensors"  # PEFT's own file name: the folder loads with PeftModel.from_pretrained
+HEAD = "head.safetensors"  # of a classifier, beside the adapter
 WEIGHTS = "model.safetensors"
+WEIGHT_FILES = (ADAPTER, HEAD, WEIGHTS)
 LAST = 3  # rungs of one trial whose adapters can be averaged
 RESUME_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json")
 
@@ -142,5 +144,5 @@ def drop_resume_state(folder: Path) -> None:
 
 def drop_weights(folder: Path) -> None:
     """Delete a checkpoint's weights; its scores stay."""
-    for name in (ADAPTER, WEIGHTS, "adapter_config.json"):
+    for name in (*WEIGHT_FILES, "adapter_config.json"):
         (folder / name).unlink(missing_ok=True)

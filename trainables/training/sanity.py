@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from trainables.config import TrialConfig
@@ -30,7 +30,7 @@ class SanityGate(TrainerCallback):
     """Ends a trial that trains nothing.
 
     After 2, 4, 8, ... optimizer steps that were taken (fp16's gradient scaler leaves out those that overflow, the first
-    few as a rule) it compares the trained weights and the embedding of `probe` with those at the
+    few as a rule) it compares the trained weights and what the model makes of `probe` with those at the
     start, and is content once both have changed. It waits at most until the warm-up is over, because the first steps of
     a long one are too small to show in 16-bit arithmetic. A loss that is logged as NaN or infinite ends the trial at
     once; the trainer must run with logging_nan_inf_filter=False, or it hides them.
@@ -39,10 +39,13 @@ class SanityGate(TrainerCallback):
         TrialFailed: from within the training.
     """
 
-    def __init__(self, config: TrialConfig, model: SentenceTransformer, probe: str) -> None:
-        self._config, self._model, self._probe = config, model, probe
+    def __init__(
+        self, config: TrialConfig, model: Any, probe: str, logits: Callable[[str], torch.Tensor] | None = None
+    ) -> None:
+        """Args: logits: what a classifier makes of a text; None: the model embeds."""
+        self._config, self._model, self._probe, self._logits = config, model, probe, logits
         self._weights: list[torch.Tensor] = []
-        self._embedding = torch.empty(0)
+        self._seen = torch.empty(0)
         self._begin = 0
         self._taken = 0  # optimizer steps since then
         self._passed = False
@@ -52,7 +55,7 @@ class SanityGate(TrainerCallback):
             raise ValueError("SanityGate needs logging_nan_inf_filter=False: the filter replaces a loss of NaN")
         self._begin = state.global_step
         self._passed = self._begin > 0  # before it was interrupted
-        self._weights, self._embedding = self._sample(), self._embed()
+        self._weights, self._seen = self._sample(), self._looked()
         if not self._weights:
             raise TrialFailed("nothing is trained: no weight has requires_grad", self._config)
 
@@ -89,8 +92,9 @@ class SanityGate(TrainerCallback):
             return "a trained weight is NaN or infinite"
         if all(torch.equal(old, new) for old, new in zip(self._weights, now, strict=True)):
             return "no trained weight has moved"
-        if torch.equal(self._embedding, self._embed()):
-            return f"the embedding of {self._probe[:60]!r} has not changed"
+        if torch.equal(self._seen, self._looked()):
+            what = "embedding" if self._logits is None else "logits"
+            return f"the {what} of {self._probe[:60]!r} has not changed"
         return None
 
     def _sample(self) -> list[torch.Tensor]:
@@ -102,12 +106,14 @@ class SanityGate(TrainerCallback):
         return samples
 
     @torch.no_grad()
-    def _embed(self) -> torch.Tensor:
+    def _looked(self) -> torch.Tensor:
         training = self._model.training
-        # encode() switches to evaluation mode and leaves the model in it.
-        embedding = self._model.encode_query(self._probe, convert_to_tensor=True, show_progress_bar=False)
-        self._model.train(training)
-        return embedding.float().cpu()
+        if self._logits is not None:
+            seen = self._logits(self._probe)
+        else:
+            seen = self._model.encode_query(self._probe, convert_to_tensor=True, show_progress_bar=False)
+        self._model.train(training)  # a model that encodes or predicts stays in evaluation mode
+        return seen.float().cpu()
 
 
 def _taken(optimizer: Any) -> int:

@@ -33,6 +33,7 @@ def test_a_trial_has_a_name_that_a_person_can_read() -> None:
     assert trial_name("demo", 7, config) == "demo trial 0007 e5-base qkv r16 lr 2e-4"
     full = TrialConfig(base="/models/mine/", method="full", lr=1e-5).model_dump(mode="json")
     assert short_config(full) == "mine full lr 1e-5"
+    assert short_config({"base": "/mnt/runs/.bases/my-base-0123456789ab", "method": "none"}) == "my-base none"
     assert len(trial_name("s" * 200, 1, config)) == 100
 
 

@@ -19,8 +19,8 @@ from tests.kit.toy import trial_data
 from tests.trainables.data.test_sources import beir
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
+from trainables.data.dev_pool import make_dev_pool
 from trainables.data.prepared import DEV_POOL, REPORT, TrialData, load_report, load_task
-from trainables.dev_pool import make_dev_pool
 from trainables.prepare import prepare
 from trainables.train import train
 

@@ -13,7 +13,7 @@ from evaluation.compare import Comparison
 from search.cli import cli
 from search.results.benchmark import Benchmark, Part, Winner
 from search.screen.summary import gain
-from tests.trainables.data.test_check import finding
+from tests.trainables.check.test_check import finding
 from trainables.check.check import check_source
 from trainables.data.config import DataConfig
 from trainables.data.prepared import TrialData, load_task

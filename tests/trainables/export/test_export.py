@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from sentence_transformers import SentenceTransformer
 import trainables.export.export as export_module
 from evaluation.errors import InputError
 from tests.conftest import TEXTS, TinyBase
-from tests.kit.reload import reloading_here
 from tests.kit.trained import trained
 from trainables.config import TrialConfig
 from trainables.export import backends
@@ -34,12 +32,6 @@ Trial = tuple[TrialConfig, Path]
 def trial(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Trial:
     folder = tmp_path_factory.mktemp("trial")
     return trained(folder, tiny_base("xlm-roberta"), targets="attention"), folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def in_this_process() -> Iterator[None]:
-    with reloading_here():
-        yield
 
 
 def export(mix: Mix, dest: Path, **options: Any) -> Exported:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,11 @@ def test_lengths_in_tokens_and_the_share_that_is_cut(tmp_path: Path) -> None:
     rows = clean_rows()
     for row in rows[:40]:
         row["positive"] += " mot" * 100
-    tokens = TokenCounter(count=lambda column, texts: [len(text.split()) for text in texts], max_length=50)
+
+    def words(column: str, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    tokens = TokenCounter(words, lambda inputs: words("", [text for text, _ in inputs]), max_length=50)
     lengths = report_on(rows, tmp_path, tokens=tokens).lengths["positive"]
     assert (lengths.unit, lengths.of, lengths.longest, lengths.cut) == ("tokens", 400, 111, 0.1)
     assert report_on(rows, tmp_path).lengths["positive"].unit == "characters"

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from evaluation.errors import InputError
 from search.spec.load import load_spec
-from search.spec.sections import SearchSpec
+from search.spec.sections import ClassificationSpec, SearchSpec
+from search.spec.task_data import check_data, print_data, with_labels
 from trainables.bases.token_counts import token_counts
-from trainables.check.check import check_source
+from trainables.classification.report import LabelReport
 from trainables.data.report import DataReport
 from trainables.data.rows import Pair
 from trainables.data.sources import read_once
@@ -35,15 +36,20 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
         InputError: the spec is wrong, or a base cannot be resolved.
     """
     spec = load_spec(path, base)
-    space = spec.parsed_space
     report, missing, texts = _data(spec)
+    if isinstance(spec, ClassificationSpec) and isinstance(report, LabelReport):  # its labels size the head
+        spec = with_labels(spec, report.labels)
+    space = spec.parsed_space
     pairs = report.kept["train"] if report is not None else None
     gpus = float(torch.cuda.is_available()) if spec.resources.gpus is None else spec.resources.gpus
     kind: Literal["cpu", "cuda"] = "cuda" if gpus else "cpu"
     memory = share_of_memory(spec.resources.memory_gb, gpus)
-    negatives = report.negatives if report is not None else None
+    negatives = report.negatives if isinstance(report, DataReport) else None
     rows = plan_rows(space.configs(), pairs, kind, memory, spec.resources.workers, negatives, texts)
     starts = [_start(spec, start) for start in spec.start]
+    notes = plan_notes(rows)
+    if isinstance(spec, ClassificationSpec) and spec.data.labels is None:
+        notes.append("the labels are unknown without the data: heads are counted for two (data.labels names them)")
     if as_json:
         document = {
             "name": spec.name,
@@ -53,16 +59,14 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
             "searched": [dimension.key for dimension in space.searched],
             "configurations": [row.as_dict() for row in rows],
             "start": starts,
-            "notes": plan_notes(rows),
+            "notes": notes,
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))
         return
     if report is None:
         console.print(f"[yellow]data[/]: {escape(missing)}; steps are unknown", highlight=False)
     else:
-        from trainables.check.view import print_report
-
-        print_report(report, console)
+        print_data(report, console)
     table = Table("field", "searched", title="Search space", title_justify="left")
     for dimension in space.dimensions:
         table.add_row(dimension.key, escape(str(dimension)), style="" if not dimension.constant else "dim")
@@ -70,14 +74,14 @@ def plan(path: Path, *, base: str | None, as_json: bool, console: Console) -> No
     console.print(plan_table(rows, title="Configurations that differ in size", width=console.width))
     if starts:
         console.print(_start_table(starts))
-    for note in plan_notes(rows):
+    for note in notes:
         console.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
     budget = spec.budget
     console.print(f"{budget.trials} trials, sampler {spec.sampler.name}, pruner {spec.pruner.name}", highlight=False)
 
 
 @read_once()
-def _data(spec: SearchSpec) -> tuple[DataReport | None, str, LongestTexts | None]:
+def _data(spec: SearchSpec) -> tuple[DataReport | LabelReport | None, str, LongestTexts | None]:
     """The data report and the longest texts, or why there are none.
 
     A plan may come before its data, but not beside data that is wrong.
@@ -86,10 +90,12 @@ def _data(spec: SearchSpec) -> tuple[DataReport | None, str, LongestTexts | None
     here = isinstance(source, str) and (spec.folder / source).exists()
     try:
         tokens = token_counts(next(spec.parsed_space.configs()))
-        report = check_source(spec.data, spec.folder, spec.seed, earlier=spec.earlier_data, tokens=tokens)[1]
+        report = check_data(spec, tokens)
     except InputError as error:
         return None, str(error), None
     if report.unusable is None:
+        if isinstance(spec, ClassificationSpec):
+            return report, "", None
         rows = read_pairs(spec.data, spec.folder, spec.earlier_data)
         pairs = ((row.anchor, (row.positive, *row.negatives)) for row in rows if isinstance(row, Pair))
         return report, "", LongestTexts.of(pairs)
