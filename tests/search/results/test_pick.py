@@ -119,7 +119,7 @@ def test_a_weaker_winner_is_held_against_a_single_within_the_tolerance() -> None
 
 
 def test_a_weaker_winner_does_not_replace_the_single_by_noise() -> None:
-    chosen = pick([SINGLE, candidate("soup", 0.55, 0.76), *curve((0.75, 0.51, 0.792))], 0.01)
+    chosen = pick([SINGLE, candidate("soup", 0.55, 0.76), *curve((0.75, 0.505, 0.792))], 0.01)
     assert chosen.candidate is SINGLE
 
 
