@@ -140,8 +140,10 @@ def merge(models: tuple[Path, ...], dest: Path, weights: str | None, force: bool
     """Average models of one base, each a run or a model's folder, and write the mean to DEST."""
     from search.results.merge import merge_by_hand
 
-    found = merge_by_hand(models, weights, dest, force)
+    found, unknown = merge_by_hand(models, weights, dest, force)
     click.echo(f"{dest}: SentenceTransformer({str(dest)!r}) loads it (lowest cosine to the mean {found.cosine:.6f})")
+    for folder in unknown:
+        click.echo(f"{folder}: does not say what its base is; settings and shapes of weights are the others'")
 
 
 @cli.command()

@@ -18,7 +18,7 @@ from evaluation.errors import InputError, first_line
 from search.cluster.shared_bases import share_bases
 from search.paths import STAND_INS, RunFolder
 from search.results.benchmark import Benchmark
-from search.results.choice import Choice, choose, mark_tied
+from search.results.choice import choose, mark_tied
 from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.leaderboard import Row, leaderboard, write_leaderboard
 from search.results.promote import check_bases, make_pool, promote
@@ -168,7 +168,7 @@ def _search(
         pairs = isinstance(columns, TextColumns) and columns.text_pair is not None
         print_how_to_load_labels(run.best, pairs, console)
     else:
-        _say_verdict(benchmark, study.spec, choice, console, smoke)
+        say_verdict(benchmark, study.spec, rows, console, smoke)
         print_how_to_load(run, console)
     _report(run, console)
     _log_end(study.spec, run, benchmark, console)
@@ -207,11 +207,13 @@ def _say_stopped(study: Study, rows: Sequence[Row], console: Console, again: str
     )
 
 
-def _say_verdict(benchmark: Benchmark, spec: SearchSpec, choice: Choice, console: Console, smoke: bool) -> None:
+def say_verdict(benchmark: Benchmark, spec: SearchSpec, rows: Sequence[Row], console: Console, smoke: bool) -> None:
+    """Show the benchmark and, of a search that means something, whether the model that was exported beats its base."""
+    exported = next(row for row in rows if row.trial == benchmark.best.trial)  # which need not be the best single trial
     protocol = benchmark.main_protocol(spec.data.protocol)
     verdict = None
     if protocol is not None and not smoke:
-        verdict = gain(benchmark, protocol, base_kept=choice.row.config["method"] == "none")
+        verdict = gain(benchmark, protocol, base_kept=exported.config["method"] == "none")
     print_benchmark(benchmark, console, verdict)
 
 

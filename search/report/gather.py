@@ -128,6 +128,16 @@ class RunData:
         """The chosen trial's row."""
         return next((row for row in self.rows if row.trial == self.chosen), None)
 
+    @property
+    def made_of(self) -> str:
+        """The trials that the exported model is made of, or the best so far, for people."""
+        if self.benchmark is None:
+            return f"Best so far: trial {self.chosen}"
+        name = self.benchmark.best.candidate
+        trials = self.benchmark.candidate(name).trials if name else (self.benchmark.best.trial,)
+        told = f"trial{'s' if len(trials) > 1 else ''} {', '.join(map(str, trials))}"
+        return f"Exported: {name}, merged from {told}" if name else f"Merged: {told}"
+
 
 def gather(run: Path) -> RunData:
     """Read a run's folder, of a search that has ended, was stopped or is at work.
@@ -171,7 +181,7 @@ def gather(run: Path) -> RunData:
         errors=errors,
         chosen=chosen,
         # A benchmark of an earlier version may have chosen by other rules.
-        reason=choice.reason if choice and choice.row.trial == chosen else "",
+        reason=choice.reason if choice and choice.row.trial == best_single(benchmark, chosen) else "",
         improved=[m for m in movers if m.after > m.before][:MOVERS],
         worsened=[m for m in reversed(movers) if m.after < m.before][:MOVERS],
         data=data,
@@ -182,6 +192,11 @@ def gather(run: Path) -> RunData:
         mistakes=find_mistakes(folder) if ended else [],
         course=next((course_of(t) for t in trials if t.number == chosen), []) if classifies else [],
     )
+
+
+def best_single(benchmark: Benchmark | None, chosen: int | None) -> int | None:
+    """The trial that the choice's sentence is on: the first candidate's, whichever was exported."""
+    return benchmark.candidates[0].trials[0] if benchmark and benchmark.candidates else chosen
 
 
 def _curve(trial: FrozenTrial, metric: str) -> list[Point]:

@@ -9,12 +9,13 @@ Greedy and uniform soups: arXiv 2203.05482; the last weights of one training: ar
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.compare import Comparison, compare
+from evaluation.errors import InputError
 from evaluation.metrics import DEFAULT_METRICS
 from evaluation.retrieval import Scores, evaluate
 from evaluation.task import RetrievalTask
@@ -42,7 +43,7 @@ class Compared:
     Attributes:
         candidates: the best single trial first.
         picked: one of them.
-        guard: why it, and what it has forgotten.
+        guard: why it, which trials could not be read, and what it has forgotten.
     """
 
     candidates: tuple[Candidate, ...]
@@ -72,27 +73,48 @@ def compare_candidates(
         gc.unfreeze()
     picked = pick(judge.candidates, tolerance)
     part = judge.guard_part(picked.candidate)
-    return Compared(tuple(judge.candidates), picked.candidate, Guard(tolerance, picked.within, picked.reason, part))
+    reason = " ".join((picked.reason, *judge.left_out))
+    return Compared(tuple(judge.candidates), picked.candidate, Guard(tolerance, picked.within, reason, part))
 
 
 def _fill(judge: _Judge, run: RunFolder, rows: Sequence[Row], best: Row) -> None:
     """Make and score the candidates: of each base, then the winner's strengths."""
-    for number, group in enumerate(_groups(run, rows, best)):
-        suffix = f":{shown(group[0].config['base'])}" if number else ""
-        shares = [_share(row) for row in group]
-        judge.add(f"trial-{group[0].trial}{suffix}", shares[:1], same_base=not number)
-        greedy = judge.greedy(shares)
+    groups = groups_of(run, rows, best)
+    for number, (group, suffix) in enumerate(zip(groups, suffixes([g[0].config["base"] for g in groups]), strict=True)):
+        # What the best single trial lacks is an error; others are left out.
+        lead = [_share(best)] if not number else []
+        shares = lead + judge.readable([_share(row) for row in group[len(lead) :]])
+        if not shares:
+            continue
+        judge.add(f"trial-{shares[0].trial}{suffix}", shares[:1], same_base=not number)
+        trained = [share for share in shares if judge.trains(share)]
+        greedy = judge.greedy(trained)
         if len(greedy) > 1:
             judge.add(f"greedy-soup{suffix}", greedy, same_base=not number)
-        if 1 < len(shares) != len(greedy):
-            judge.add(f"uniform-soup{suffix}", shares, same_base=not number)
-        rungs = _last_rungs(run, group[0])
+        if 1 < len(trained) != len(greedy):
+            judge.add(f"uniform-soup{suffix}", trained, same_base=not number)
+        first = next(row for row in group if row.trial == shares[0].trial)
+        rungs = judge.readable(_last_rungs(run, first))
         if len(rungs) > 1:
             judge.add(f"last-rungs{suffix}", rungs, same_base=not number)
     won = winner(judge.candidates)
     if any(judge.trains(share) for share in won.members):
         for strength in STRENGTHS:
             judge.add(f"{won.name}@{strength:g}", won.members, strength, won.same_base)
+
+
+def suffixes(bases: Sequence[str]) -> list[str]:
+    """What tells each group's candidates from the others', by the bases' names: nothing for the first group's, then
+    `:base`, and `:base-2` where that is taken (bases of one name, or one base read in two ways)."""
+    made = [""]
+    for base in bases[1:]:
+        name = tried = f":{shown(base)}"
+        number = 1
+        while tried in made:
+            number += 1
+            tried = f"{name}-{number}"
+        made.append(tried)
+    return made
 
 
 def mix_of_candidate(run: RunFolder, rows: Sequence[Row], candidate: Candidate) -> Mix:
@@ -105,6 +127,7 @@ class _Judge:
 
     def __init__(self, run: RunFolder, rows: Sequence[Row], metric: str, device: str | None) -> None:
         self.candidates: list[Candidate] = []
+        self.left_out: list[str] = []  # which weights could not be read, in sentences
         self._run, self._metric, self._device = run, metric, device
         self._rows = {row.trial: row for row in rows}
         self._dev, self._guard, self._old = load_dev(run.data), RetrievalTask.load_beir(run.guard), _old_test(run)
@@ -118,14 +141,22 @@ class _Judge:
         """Whether a trial has weights of its own."""
         return bool(self._rows[share.trial].config.get("method") != "none")
 
+    def readable(self, shares: Sequence[Share]) -> list[Share]:
+        """Those whose weights can be read; of the others a sentence is kept."""
+        from trainables.export.mix import check_mix
+
+        found = []
+        for share in shares:
+            try:
+                check_mix(_mix(self._run, self._rows, (replace(share, weight=1.0),), 1.0))
+                found.append(share)
+            except InputError as error:
+                self.left_out.append(f"Left out: trial {share.trial}, whose weights cannot be read ({error}).")
+        return found
+
     def greedy(self, shares: Sequence[Share]) -> tuple[Share, ...]:
-        """The trials whose average does not fall on dev as each joins, best first."""
-        kept = _even(shares[:1])
-        for share in shares[1:]:
-            tried = _even((*kept, share))
-            if self._on_dev(tried).means[self._metric] >= self._on_dev(kept).means[self._metric]:
-                kept = tried
-        return kept
+        """The trials whose average does not fall on dev as each joins."""
+        return greedy_soup(shares, lambda members: self._on_dev(members).means[self._metric])
 
     def add(self, name: str, members: Sequence[Share], strength: float = 1.0, same_base: bool = True) -> None:
         """Score a candidate against the first one, and on the guard against its base too."""
@@ -191,6 +222,21 @@ class _Judge:
         return scores
 
 
+def greedy_soup(shares: Sequence[Share], dev: Callable[[tuple[Share, ...]], float]) -> tuple[Share, ...]:
+    """The first, and each of the others whose joining does not lower the score; of none, none.
+
+    Args:
+        shares: best first.
+        dev: the score of an average of equal weights.
+    """
+    kept = _even(shares[:1])
+    for share in shares[1:]:
+        tried = _even((*kept, share))
+        if dev(tried) >= dev(kept):
+            kept = tried
+    return kept
+
+
 def _old_test(run: RunFolder) -> RetrievalTask | None:
     """The test part of the run that this one continues, where there is one that gives intervals."""
     if not (run.data / f"{OLD_TEST}.jsonl").exists():
@@ -199,20 +245,20 @@ def _old_test(run: RunFolder) -> RetrievalTask | None:
     return task if len(set(task.groups.values())) > 1 else None
 
 
-def _groups(run: RunFolder, rows: Sequence[Row], best: Row) -> list[list[Row]]:
-    """Of each base that is read in one way, the trials that can be averaged, the best one's first; the best single
-    trial's base comes first. A base without a tied trial has its best complete one."""
+def groups_of(run: RunFolder, rows: Sequence[Row], best: Row) -> list[list[Row]]:
+    """Of each base that is read in one way, its best trial, then the trained ones that can be averaged, best on dev
+    first; the best single trial's base comes first. A base without a tied trial has its best complete one."""
     groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in [best, *(row for row in rows if row.trial != best.trial)]:
-        if row.trial == best.trial or _there(run, row):
-            groups.setdefault(_read(row), []).append(row)
+    others = [row for row in rows if row.trial != best.trial and _there(run, row)]
+    for row in [best, *sorted(others, key=lambda row: -(row.score or 0))]:
+        groups.setdefault(_read(row), []).append(row)
     made = []
     for group in groups.values():
         tied = [row for row in group if row.trial == best.trial or row.tied]
         tied = tied or [row for row in group if row.state == "COMPLETE"][:1]
-        trained = [row for row in tied if row.config.get("method") != "none"]
         if tied:
-            made.append(trained[:MEMBERS] if tied[0] in trained else tied[:1])
+            trained = [row for row in tied if row.config.get("method") != "none"][:MEMBERS]
+            made.append([tied[0], *(row for row in trained if row.trial != tied[0].trial)])
     return made
 
 

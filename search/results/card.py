@@ -25,7 +25,7 @@ def trial_facts(run: RunFolder, name: str, row: Row) -> CardFacts:
     """
     queries = _dev_queries(run, row)
     figures = [Figure("dev", metric, value, queries) for metric, value in row.metrics.items()]
-    notes = [f"Trial {row.trial} of the search {name}; the adapter is merged.{stage(row)}"]
+    notes = [f"Trial {row.trial} of the search {name}.{stage(row)}"]
     return _facts(run, name, f"trial {row.trial}", figures, notes)
 
 
@@ -50,6 +50,9 @@ def candidate_facts(
     notes = [_made_of(name, candidate, first)]
     guard = {metric: candidate.loss}
     if benchmark is not None:
+        if benchmark.optimism is not None:  # of both models, among all passages
+            best, base = benchmark.optimism.best.dev, benchmark.optimism.base.dev
+            figures = [Figure("dev", metric, best, figures[0].queries, base)]
         notes.append(f"The test part holds queries {UNSEEN[benchmark.unseen]}.")
         figures += [
             _figure(f"test, {protocol}", c)
@@ -71,7 +74,7 @@ def _made_of(name: str, candidate: Candidate, first: Row) -> str:
         return f"Made of trials {trials} of the search {name}, averaged and merged in float32."
     if len(candidate.members) > 1:
         return f"The last {len(candidate.members)} rungs of trial {trials} of the search {name}, averaged in float32."
-    return f"Made of trial {trials} of the search {name}, merged in float32.{stage(first)}"
+    return f"Made of trial {trials} of the search {name}.{stage(first)}"
 
 
 def _facts(run: RunFolder, name: str, model: str, figures: list[Figure], notes: list[str]) -> CardFacts:

@@ -146,7 +146,7 @@ def _export(
     dev = load_dev(run.data)
     probes = list(dev.queries.values()), list(dev.corpus.values())
     metric = str(read_record(run.path)["metric"])
-    card = model_card(mix, facts)
+    card = model_card(mix, facts, form is not None and form.adapter_only)
     return export_model(mix, dest, *probes, record, card, form, force, device, dev=(dev, metric))
 
 

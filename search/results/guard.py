@@ -35,26 +35,28 @@ def load_guard(guard: GuardSpec, folder: Path) -> RetrievalTask:
     return task
 
 
-def refuse_shared(task: RetrievalTask, train: Path) -> None:
-    """Hold the guard's texts against those that are trained on, white space folded.
+def refuse_shared(task: RetrievalTask, data: Path) -> None:
+    """Hold the guard's texts against those that are trained and tuned on, white space folded: the questions, passages
+    and negatives of the training and of the dev part.
 
     Args:
-        train: the training part, train.jsonl of a run's data folder.
+        data: a run's data folder.
 
     Raises:
         InputError: names the texts that are in both.
     """
     own = {fold(text) for text in (*task.queries.values(), *task.corpus.values())}
     found: dict[str, None] = {}
-    for _, row in read_jsonl(train):
-        for text in (row["anchor"], row["positive"]):
+    rows = (row for part in ("train", "dev") for _, row in read_jsonl(data / f"{part}.jsonl"))
+    for row in rows:
+        for text in (row["anchor"], row["positive"], *row.get("negatives", ())):
             if fold(text) in own:
                 found[fold(text)] = None
     if found:
         texts = [repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…") for text in found]
         raise InputError(
-            f"guard.source: {task.name} shares {named(texts, 'text')} with the training part; expected a guard that "
-            "nothing is trained on"
+            f"guard.source: {task.name} shares {named(texts, 'text')} with the training or dev part; expected a "
+            "guard that nothing is tuned on"
         )
 
 
@@ -65,5 +67,5 @@ def write_guard(guard: GuardSpec, folder: Path, run: RunFolder) -> None:
         InputError: as `load_guard` and `refuse_shared`.
     """
     task = load_guard(guard, folder)
-    refuse_shared(task, run.data / "train.jsonl")
+    refuse_shared(task, run.data)
     task.save_beir(run.guard)

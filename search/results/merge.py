@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.errors import InputError
+from evaluation.files import read_json
 from search.paths import RunFolder
 from trainables.export.manifest import check_apart
 
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from trainables.export.export import Exported
 
 
-def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force: bool) -> Exported:
+def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force: bool) -> tuple[Exported, list[Path]]:
     """Average models of one base into `dest`.
+
+    Returns:
+        What the check found, and the models of which it is not known what their base is.
 
     Args:
         models: runs, which stand for their best models, or folders of models.
@@ -26,7 +30,7 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
             exported model, or lies in one of them or around it.
         ExportError: the saved model is not the mean.
     """
-    from trainables.export.average import merge_models
+    from trainables.export.average import merge_models, of_unknown_base
 
     try:
         numbers = None if weights is None else [float(number) for number in weights.split(",")]
@@ -37,7 +41,18 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
     for model in models:
         check_apart(dest, model)
     folders = [RunFolder(model).best if RunFolder(model).best.is_dir() else model for model in models]
-    return merge_models(folders, numbers, dest, _card(models, numbers, dest.name), force)
+    card = _card(models, numbers, dest.name)
+    found = merge_models(folders, numbers, dest, card, force, all(map(_trusted, models)))
+    return found, of_unknown_base(folders)
+
+
+def _trusted(model: Path) -> bool:
+    """Whether it is a run whose spec lets the base's own code run; a model's folder has no say in that."""
+    run = RunFolder(model)
+    record = run.best / "embtune.json"
+    if not (run.benchmark.is_file() and record.is_file()):
+        return False
+    return bool(read_json(record).get("config", {}).get("trust_remote_code"))
 
 
 def _card(models: Sequence[Path], weights: Sequence[float] | None, name: str) -> str:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from trainables.model.parity import TEXTS
 WEIGHTS = "*.safetensors"
 LEFT_OUT = ("adapter", "onnx", "openvino", ".git", ".cache")  # folders of other forms of the model, which go stale
 SETTINGS = ("config.json", "modules.json", "tokenizer.json", "config_sentence_transformers.json")
+# Weights, which are the mean's own, or those of one model in another format; the index of several files stays.
+OTHER_WEIGHTS = (WEIGHTS, "pytorch_model*.bin", "pytorch_model*.bin.index.json", "tf_model*.h5", "*.msgpack", "*.gguf")
 FREE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "__version__", "truncation", "padding"}
 
 
@@ -34,6 +37,7 @@ def merge_models(
     dest: Path,
     card: str,
     force: bool = False,
+    trust_remote_code: bool = False,
 ) -> Exported:
     """The weighted mean of saved models in float32, one tensor at a time, as a folder for `SentenceTransformer(dest)`.
 
@@ -44,6 +48,7 @@ def merge_models(
         folders: at least two models of one base, with one architecture, tokenizer, pooling and prompts.
         weights: of each, scaled to sum to one; None: equal ones.
         card: the model card, README.md.
+        trust_remote_code: the models' own code is run.
 
     Raises:
         InputError: what differs between the folders, files that cannot be read, weights that are none, `dest` exists.
@@ -58,14 +63,14 @@ def merge_models(
         _copy_settings(folders[0], aside)
         write_whole(aside / "README.md", card)
         texts = {"queries": list(TEXTS), "passages": list(TEXTS)}
-        got_ND = reloaded(aside, texts, "safetensors")
-        expected_ND = embed_both(_mean_of_models(folders, shares), texts)
+        got_ND = reloaded(aside, texts, "safetensors", trust_remote_code=trust_remote_code)
+        expected_ND = embed_both(_mean_of_models(folders, shares, trust_remote_code), texts)
         found = Exported(float((got_ND * expected_ND).sum(axis=1).min()), MIN_COSINE["fp32"])
         if not found.cosine >= found.tolerance:
             raise ExportError(f"{dest}: the reloaded model is not the mean (lowest cosine {found.cosine:.6f})")
         merged = [{"folder": str(f), "weight": share} for f, share in zip(folders, shares, strict=True)]
-        record = {**_record(folders[0]), "merged": merged, "cosine": found.cosine}
-        kept = {key: record[key] for key in ("base", "merged", "cosine") if key in record}
+        record = {**_record(folders[0]), "revision": _revision(folders[0]), "merged": merged, "cosine": found.cosine}
+        kept = {key: record[key] for key in ("base", "revision", "merged", "cosine") if key in record}
         write_whole(aside / RECORD, json.dumps(kept, indent=1, ensure_ascii=False))
     return found
 
@@ -83,8 +88,13 @@ def _shares(folders: Sequence[Path], weights: Sequence[float] | None) -> list[fl
 
 def _weight_files(folder: Path) -> list[Path]:
     """Within the folder, without those of other forms of the model."""
-    found = (path.relative_to(folder) for path in sorted(folder.rglob(WEIGHTS)))
-    return [path for path in found if path.parts[0] not in LEFT_OUT]
+    found = [path.relative_to(folder) for path in sorted(folder.rglob("*"))]
+    own = [path for path in found if path.parts[0] not in LEFT_OUT]
+    weights = [path for path in own if path.match(WEIGHTS)]
+    for path in own:
+        if path.match("pytorch_model*.bin") and path.parent not in {file.parent for file in weights}:
+            raise InputError(f"{folder / path}: weights that are no safetensors, expected {WEIGHTS} beside them")
+    return weights
 
 
 def _check_alike(folders: Sequence[Path]) -> list[Path]:
@@ -93,12 +103,7 @@ def _check_alike(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not (folder / "modules.json").is_file():
             raise InputError(f"{folder}: no modules.json there, expected a model that sentence-transformers saved")
-    bases = {folder: _record(folder).get("base") for folder in folders}
-    models = {str(folder.resolve()) for folder in folders}
-    # An update of one of the models names that model as its base.
-    others = {base for base in bases.values() if base is not None and str(Path(base).resolve()) not in models}
-    if len(others) > 1:
-        raise InputError(f"merge: bases differ: {', '.join(sorted(others))}; expected models of one base")
+    _check_bases(folders)
     poolings = sorted(path.relative_to(first).as_posix() for path in first.glob("*_*/config.json"))
     for other in folders[1:]:
         for name in (*SETTINGS, *poolings):
@@ -114,6 +119,32 @@ def _check_alike(folders: Sequence[Path]) -> list[Path]:
                         "expected models of one architecture"
                     )
     return _weight_files(first)
+
+
+def _check_bases(folders: Sequence[Path]) -> None:
+    models = {str(folder.resolve()) for folder in folders}
+    bases = {folder: _record(folder).get("base") for folder in folders}
+    # An update of one of the models names that model as its base.
+    others = {f: base for f, base in bases.items() if base is not None and str(Path(base).resolve()) not in models}
+    if len(set(others.values())) > 1:
+        raise InputError(f"merge: bases differ: {', '.join(sorted(others.values()))}; expected models of one base")
+    revisions = {_revision(folder) or "not pinned" for folder in others}
+    if len(revisions) > 1:
+        raise InputError(f"merge: revisions of the base differ: {', '.join(sorted(revisions))}; expected one")
+
+
+def of_unknown_base(folders: Sequence[Path]) -> list[Path]:
+    """Those that do not say what their base is, and are not the base of another: of them the settings, and the names
+    and shapes of weights, are all that was compared."""
+    bases = [_record(folder).get("base") for folder in folders]
+    named = {str(Path(base).resolve()) for base in bases if base is not None}
+    return [f for f, base in zip(folders, bases, strict=True) if base is None and str(f.resolve()) not in named]
+
+
+def _revision(folder: Path) -> str | None:
+    record = _record(folder)
+    found: str | None = record.get("revision", record.get("config", {}).get("revision"))
+    return found
 
 
 def _check_settings(one: Path, other: Path) -> None:
@@ -180,19 +211,19 @@ def _copy_settings(source: Path, target: Path) -> None:
     def unwanted(folder: str, names: list[str]) -> list[str]:
         top = Path(folder) == source
         own = (MANIFEST, RECORD, "README.md", *LEFT_OUT) if top else ()
-        return [name for name in names if name in own or name.endswith((".safetensors", ".safetensors.index.json"))]
+        return [name for name in names if name in own or any(fnmatch(name, other) for other in OTHER_WEIGHTS)]
 
     shutil.copytree(source, target, ignore=unwanted, dirs_exist_ok=True)
     config = read_json(target / "config.json")
     write_whole(target / "config.json", json.dumps({**config, "dtype": "float32"}, indent=2))
 
 
-def _mean_of_models(folders: Sequence[Path], shares: Sequence[float]) -> SentenceTransformer:
-    mean = _loaded(folders[0])
+def _mean_of_models(folders: Sequence[Path], shares: Sequence[float], trust: bool) -> SentenceTransformer:
+    mean = _loaded(folders[0], trust)
     for parameter in mean.parameters():
         parameter.data.mul_(shares[0])
     for folder, share in zip(folders[1:], shares[1:], strict=True):
-        other = dict(_loaded(folder).named_parameters())
+        other = dict(_loaded(folder, trust).named_parameters())
         for name, parameter in mean.named_parameters():
             parameter.data.add_(other.pop(name).data, alpha=share)
         del other
@@ -200,6 +231,6 @@ def _mean_of_models(folders: Sequence[Path], shares: Sequence[float]) -> Sentenc
     return mean.eval()
 
 
-def _loaded(folder: Path) -> SentenceTransformer:
+def _loaded(folder: Path, trust: bool) -> SentenceTransformer:
     options = {"dtype": torch.float32, "use_safetensors": True}
-    return SentenceTransformer(str(folder), device="cpu", model_kwargs=options)
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs=options, trust_remote_code=trust)

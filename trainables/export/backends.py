@@ -76,15 +76,19 @@ def write_backend(model: SentenceTransformer, folder: Path, target: Literal["onn
     traced.unlink()
 
 
-def load_backend(folder: Path, target: Format) -> SentenceTransformer:
+def load_backend(folder: Path, target: Format, trust_remote_code: bool = False) -> SentenceTransformer:
     """A saved model on the CPU whose encoder runs in the given format's runtime: prompts, tokenizer and pooling are
     the saved model's own.
+
+    Args:
+        trust_remote_code: the folder's own code is run.
 
     Raises:
         InputError: the runtime is not installed, or the folder has no such file.
     """
     check_installed(target)
-    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"use_safetensors": True})
+    options = {"use_safetensors": True}
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs=options, trust_remote_code=trust_remote_code)
     if target == "safetensors":
         return model
     path = folder / FILES[target]

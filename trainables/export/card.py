@@ -57,8 +57,12 @@ class CardFacts:
     notes: Sequence[str] = ()
 
 
-def model_card(mix: Mix, facts: CardFacts) -> str:
-    """README.md of an exported model, metadata first."""
+def model_card(mix: Mix, facts: CardFacts, adapter_only: bool = False) -> str:
+    """README.md of an exported model, metadata first.
+
+    Args:
+        adapter_only: the folder holds an adapter to be put on its base, not a model.
+    """
     config = mix.config
     base = resolve_base(config)
     licence = licence_of(config.base, config.revision)
@@ -87,7 +91,7 @@ def model_card(mix: Mix, facts: CardFacts) -> str:
         f"# {facts.name}",
         f"`{config.base}`, fine-tuned by embtune. Licence of the base: {licence or 'not stated in its files'}.",
         *facts.notes,
-        *_use(base),
+        *_use(base, mix, adapter_only),
         "## How it was trained",
         recipe(mix),
         *data_section(facts),
@@ -96,11 +100,22 @@ def model_card(mix: Mix, facts: CardFacts) -> str:
     return f"---\n{data.to_yaml()}\n---\n" + "\n\n".join(part for part in body if part) + "\n"
 
 
-def _use(base: ResolvedBase) -> list[str]:
+def _use(base: ResolvedBase, mix: Mix, adapter_only: bool) -> list[str]:
+    load = 'model = SentenceTransformer("path/to/this/folder")\n'
+    what = "This folder is a whole model: its weights are merged in float32."
+    if adapter_only:
+        revision = f", revision={mix.config.revision!r}" if mix.config.revision else ""
+        load = (
+            f"model = SentenceTransformer({mix.config.base!r}{revision})\n"
+            'model.load_adapter("path/to/this/folder")\n'
+            f"model.prompts = {{'query': {base.query_prompt!r}, 'document': {base.passage_prompt!r}}}\n"
+            f"model.max_seq_length = {base.max_length}\n"
+        )
+        what = "This folder is an adapter alone, to be put on its base."
     code = (
         "```python\n"
         "from sentence_transformers import SentenceTransformer\n"
-        'model = SentenceTransformer("path/to/this/folder")\n'
+        f"{load}"
         'model.similarity(model.encode_query(["..."]), model.encode_document(["..."]))\n'
         "```"
     )
@@ -108,7 +123,7 @@ def _use(base: ResolvedBase) -> list[str]:
         f"`encode_query` and `encode_document` add the prompts that the model was trained with: {base.query_prompt!r} "
         f"and {base.passage_prompt!r}. Pooling is {base.pooling}; texts are cut at {base.max_length} tokens."
     )
-    return ["## How to use it", code, prompts]
+    return ["## How to use it", what, code, prompts]
 
 
 def recipe(mix: Mix) -> str:

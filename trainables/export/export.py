@@ -93,9 +93,8 @@ class Exported:
     def told(self) -> str:
         """How the check ended, for people."""
         return (
-            f"Reloaded in a fresh process, the export embeds {PROBE_TEXTS} texts of dev, or all where there are fewer, as "
-            f"the trained model in float32 does: the lowest cosine is {self.cosine:.6f}, expected at least "
-            f"{self.tolerance:g}."
+            f"Reloaded in a fresh process, it embeds up to {PROBE_TEXTS} texts of dev as the trained model in float32 "
+            f"does: the lowest cosine is {self.cosine:.6f}, expected at least {self.tolerance:g}."
         )
 
     @property
@@ -154,7 +153,7 @@ def export_model(
         gc.collect()
         if not form.adapter_only:
             _write_model(mix, aside, form)
-        got_ND = reloaded(aside, probe, form.format, mix.config, form.adapter_only)
+        got_ND = reloaded(aside, probe, form.format, mix.config, form.adapter_only, mix.config.trust_remote_code)
         found = Exported(float((got_ND * expected_ND).sum(axis=1).min()), MIN_COSINE[form.precision])
         _check(str(dest), "the reloaded model", found)
         if form.precision == "int8" and dev is not None:
@@ -171,12 +170,13 @@ def reloaded(
     target: Format,
     config: TrialConfig | None = None,
     adapter_only: bool = False,
+    trust_remote_code: bool = False,
 ) -> np.ndarray:
     """(N, D) unit rows of texts, as a process that has nothing but the folder computes them.
 
     Args:
-        config: of the trial: whether the folder's own code is run and, where it is an adapter alone, which base it is
-            put on; None: a plain model.
+        config: of the trial: the base that an adapter alone is put on; None: a plain model.
+        trust_remote_code: the folder's own code is run.
     """
     with tempfile.TemporaryDirectory() as scratch:
         job, embeddings = Path(scratch) / "job.json", Path(scratch) / "embeddings.npy"
@@ -185,6 +185,7 @@ def reloaded(
             "format": target,
             "adapter_only": adapter_only,
             "config": config.model_dump() if config else None,
+            "trust_remote_code": trust_remote_code,
         }
         job.write_text(json.dumps({**told, "texts": texts, "embeddings": str(embeddings)}), encoding="utf-8")
         command = [sys.executable, "-m", "trainables.export.reload", str(job)]
@@ -221,7 +222,8 @@ def _against_float32(
         return None
     whole = evaluate(mixed_model(mix, device), task, (metric,))
     gc.collect()
-    return compare(whole, evaluate(load_backend(folder, target), task, (metric,)), metric)
+    rounded = load_backend(folder, target, mix.config.trust_remote_code)
+    return compare(whole, evaluate(rounded, task, (metric,)), metric)
 
 
 def _check(where: str, what: str, found: Exported) -> None:

@@ -38,12 +38,12 @@ def _load(told: dict[str, Any]) -> SentenceTransformer:
     if told["format"] != "safetensors":
         from trainables.export.backends import load_backend
 
-        return load_backend(folder, told["format"])
+        return load_backend(folder, told["format"], told["trust_remote_code"])
     return SentenceTransformer(
         str(folder),
         device="cpu",
         model_kwargs={"use_safetensors": True},
-        trust_remote_code=bool(told["config"] and told["config"]["trust_remote_code"]),
+        trust_remote_code=told["trust_remote_code"],
     )
 
 

@@ -19,10 +19,10 @@ from evaluation.retrieval import Scores
 from search.cli import cli
 from search.report.axes import Axis
 from search.report.figures import front
-from search.report.gather import RunData, gather
-from search.report.page import cost, verdict
+from search.report.gather import RunData, best_single, gather
+from search.report.page import cost, render, verdict
 from search.report.write import write_report
-from search.results.benchmark import Benchmark
+from search.results.benchmark import Benchmark, Share
 from search.results.leaderboard import read_leaderboard
 from search.screen.summary import guarded, picked, pool
 from tests.kit.toy_run import METRIC, make_run
@@ -233,6 +233,17 @@ def test_candidates_and_guard_have_a_table_a_curve_and_a_sentence(run: Path, pag
     plots = json.loads(next(code for code in page.code if '"strengths"' in code[:200_000]))
     (curve,) = plots["strengths"]["data"]
     assert curve["text"] == ["0.5", "0.75", "1", "1.25"]
+
+
+def test_the_header_names_all_trials_of_a_soup_and_the_choice_where_another_base_was_exported(data: RunData) -> None:
+    assert data.benchmark is not None
+    single = data.benchmark.candidates[0]
+    assert f"Exported: {single.name}, merged from trial {single.trials[0]}" in render(data)
+    soup = replace(single, name="greedy-soup:other", members=(Share(2, "c", 0.5), Share(1, "c", 0.5)))
+    exported = replace(data.benchmark.best, trial=2, candidate=soup.name)
+    benchmark = replace(data.benchmark, candidates=(*data.benchmark.candidates, soup), best=exported)
+    assert "Exported: greedy-soup:other, merged from trials 2, 1 on" in render(replace(data, benchmark=benchmark))
+    assert best_single(benchmark, chosen=2) == single.trials[0]
 
 
 def test_the_bytes_of_a_run_are_told(run: Path, data: RunData) -> None:

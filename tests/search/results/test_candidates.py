@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
 from evaluation.retrieval import evaluate
 from evaluation.task import RetrievalTask
 from search.paths import RunFolder
-from search.results.candidates import STRENGTHS, compare_candidates, mix_of_candidate
+from search.results.benchmark import Share
+from search.results.candidates import (
+    MEMBERS,
+    STRENGTHS,
+    compare_candidates,
+    greedy_soup,
+    groups_of,
+    mix_of_candidate,
+    suffixes,
+)
 from search.results.card import candidate_facts
-from search.results.leaderboard import read_leaderboard
+from search.results.leaderboard import Row, read_leaderboard
 from search.results.pick import winner
 from search.results.promote import finish
+from search.run import say_verdict
 from search.screen.summary import guarded
-from tests.kit.ended_run import METRIC, benchmark_of
+from search.spec.load import load_spec
+from tests.kit.ended_run import LAST, METRIC, benchmark_of
+from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
 from trainables.data.prepared import load_dev
 from trainables.export.card import model_card
 from trainables.export.manifest import verify
 from trainables.export.mix import Mix, mixed_model
-from trainables.training.rungs import ADAPTER
+from trainables.training.rungs import ADAPTER, WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("reload_here")
 
@@ -103,6 +117,9 @@ def test_best_is_the_picked_candidate_and_its_card_tells_of_the_guard(ended: Pat
     card = (folder.best / "README.md").read_text()
     assert benchmark.guard is not None
     assert benchmark.guard.reason in card
+    assert benchmark.optimism is not None
+    best, base = benchmark.optimism.best.dev, benchmark.optimism.base.dev
+    assert f"| {METRIC} | {base:.4f} | {best:.4f} | {best - base:+.4f} |" in card
     assert f"the lowest cosine is {benchmark.best.reload_cosine:.6f}, expected at least 0.9999." in card
     assert (
         f"| guard | {benchmark.guard.part.queries} | {METRIC} | {picked.loss.base:.4f} | {picked.guard:.4f} |" in card
@@ -131,13 +148,69 @@ def test_what_no_strength_can_keep_is_said_in_the_card(run: Path) -> None:
     verify(folder.best)
 
 
-def test_a_trial_whose_weights_are_gone_is_left_out(run: Path) -> None:
+def test_trials_whose_weights_are_gone_or_cannot_be_read_are_left_out_and_the_latter_named(run: Path) -> None:
     folder = RunFolder(run)
     _, rows = read_leaderboard(run)
     single = benchmark_of(run).candidates[0].members[0].trial
     gone = next(trial for trial in (0, 1) if trial != single)
     for adapter in folder.trial(gone).glob(f"*/{ADAPTER}"):
         adapter.unlink()
+    cut = folder.trial(2) / LAST / WEIGHTS
+    cut.write_bytes(cut.read_bytes()[:-40])
     best = next(row for row in rows if row.trial == single)
     compared = compare_candidates(folder, rows, best, METRIC, 0.01, "cpu")
-    assert gone not in {share.trial for c in compared.candidates for share in c.members}
+    assert not {gone, 2} & {share.trial for c in compared.candidates for share in c.members}
+    assert f"Left out: trial 2, whose weights cannot be read ({cut}: not a whole" in compared.guard.reason
+    assert "\n" not in compared.guard.reason
+
+
+def test_candidates_of_bases_of_one_name_have_names_of_their_own() -> None:
+    bases = ["X", "runs/a/best", "runs/b/best", "X", "X", "best"]
+    assert suffixes(bases) == ["", ":best", ":best-2", ":X", ":X-2", ":best-3"]
+
+
+def made_up(run: RunFolder, *trials: tuple[str, float, str]) -> list[Row]:
+    """Tied rows in this order, of (state, dev score, method), whose weights are on disk."""
+    rows = []
+    for number, (state, score, method) in enumerate(trials):
+        checkpoint = run.trial(number) / LAST
+        checkpoint.mkdir(parents=True)
+        (checkpoint / (WEIGHTS if method == "full" else ADAPTER)).touch()
+        config = TrialConfig(base="intfloat/multilingual-e5-small", method=method).model_dump(mode="json")
+        known = (0.01, 3, 3, 3, 10, 8, 8, 1.0, str(checkpoint), "", config, {})
+        rows.append(Row(number + 1, number, state, score, *known, tied=True))
+    return rows
+
+
+def test_the_members_of_an_average_come_best_on_dev_first_pruned_ones_too_and_are_eight_at_most(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    trials = [("COMPLETE", 0.5, "lora"), ("COMPLETE", 0.4, "full"), ("PRUNED", 0.3, "lora"), ("PRUNED", 0.45, "lora")]
+    rows = made_up(run, *trials, *[("PRUNED", 0.2 - number / 100, "lora") for number in range(6)])
+    (group,) = groups_of(run, rows, rows[0])
+    assert [row.trial for row in group] == [0, 3, 1, 2, 4, 5, 6, 7]
+    assert len(group) == MEMBERS == 8
+
+
+def test_tied_trials_are_averaged_where_the_base_as_it_is_is_best(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    rows = made_up(run, ("COMPLETE", 0.5, "none"), ("COMPLETE", 0.49, "lora"), ("COMPLETE", 0.48, "full"))
+    (group,) = groups_of(run, rows, rows[0])
+    assert [row.trial for row in group] == [0, 1, 2]
+
+
+def test_the_greedy_soup_keeps_a_member_that_lifts_dev_and_refuses_one_that_lowers_it() -> None:
+    dev = {(0,): 0.5, (0, 1): 0.49, (0, 2): 0.52, (0, 2, 3): 0.52, (0, 2, 3, 4): 0.51}
+    shares = [Share(trial, LAST) for trial in range(5)]
+    kept = greedy_soup(shares, lambda members: dev[tuple(share.trial for share in members)])
+    assert [(share.trial, share.weight) for share in kept] == [(trial, 1 / 3) for trial in (0, 2, 3)]
+
+
+def test_the_base_is_said_to_be_kept_only_where_it_was_exported(ended: Path, tmp_path: Path) -> None:
+    """Trial 3, the best single one, is the base as it is; a soup of another base's was exported."""
+    spec, benchmark = load_spec(write_spec(tmp_path, Path("some/base"))), benchmark_of(ended)
+    _, rows = read_leaderboard(ended)
+    for trial, kept in ((3, False), (benchmark.best.trial, True)):
+        none = [replace(row, config=row.config | {"method": "none"}) if row.trial == trial else row for row in rows]
+        console = Console(file=io.StringIO(), width=200, record=True)
+        say_verdict(benchmark, spec, none, console, smoke=False)
+        assert ("the base as it is was kept" in console.export_text()) == kept

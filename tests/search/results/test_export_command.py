@@ -97,6 +97,11 @@ def test_an_adapter_alone_is_exported_for_load_adapter(ended: Path, tmp_path: Pa
     code, said = export(ended, tmp_path / "out", "--trial", "0", "--adapter-only")
     assert code == 0, said
     assert "SentenceTransformer(base).load_adapter(" in said
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'model.load_adapter("path/to/this/folder")' in card
+    assert 'SentenceTransformer("path/to/this/folder")' not in card
+    assert "an adapter alone" in card
+    assert "merged" not in card
     row = next(row for row in read_leaderboard(ended)[1] if row.trial == 0)
     config = TrialConfig.model_validate(row.config)
     model = SentenceTransformer(config.base, device="cpu")

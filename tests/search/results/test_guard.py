@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,12 +90,24 @@ def test_a_guard_that_cannot_judge_is_refused(tmp_path: Path, source: str, messa
         load_guard(GuardSpec(source=source), tmp_path)
 
 
-def test_a_guard_that_shares_texts_with_training_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "row"),
+    [
+        ("train", {"anchor": "  What is\ta cat?", "positive": "Something else"}),
+        ("train", {"anchor": "Something", "positive": "Else", "negatives": ["Nothing", "What is  a cat?"]}),
+        ("dev", {"anchor": "Something", "positive": "What is a cat?"}),
+    ],
+    ids=["question", "negative", "dev"],
+)
+def test_a_guard_that_shares_texts_with_training_or_dev_is_refused_by_name(
+    tmp_path: Path, part: str, row: dict[str, Any]
+) -> None:
     """Before anything is trained, and before the run's folder is there."""
     spec = write_spec(tmp_path, tmp_path / "base", guard={"source": "pairs.jsonl"})
     train = tmp_path / "run" / "data" / "train.jsonl"
     train.parent.mkdir(parents=True)
-    train.write_text(json.dumps({"anchor": "  What is\ta cat?", "positive": "Something else"}) + "\n")
+    for name in ("train", "dev"):
+        (train.parent / f"{name}.jsonl").write_text(json.dumps(row) + "\n" if name == part else "")
     guard_file(tmp_path, CATS, SEAS)
     with pytest.raises(InputError, match=r"guard\.source: guard shares 1 text \('What is a cat\?'\)") as refused:
         write_guard(GuardSpec(source="guard.jsonl"), tmp_path, RunFolder(tmp_path / "run"))
@@ -117,7 +130,8 @@ def test_a_search_with_such_a_guard_ends_before_it_begins(tmp_path: Path) -> Non
 def test_the_run_keeps_a_copy_of_its_guard(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.data.mkdir(parents=True)
-    (run.data / "train.jsonl").write_text(json.dumps({"anchor": "a", "positive": "b"}) + "\n")
+    for part in ("train", "dev"):
+        (run.data / f"{part}.jsonl").write_text(json.dumps({"anchor": "a", "positive": "b"}) + "\n")
     source = guard_file(tmp_path, CATS, SEAS)
     write_guard(GuardSpec(source=source.name), tmp_path, run)
     source.unlink()

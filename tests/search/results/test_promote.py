@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
+from evaluation.errors import InputError
 from evaluation.retrieval import evaluate
 from search.paths import RunFolder
 from search.results.benchmark import Benchmark
 from search.results.export import export_from_run
 from search.results.guard import write_guard
 from search.results.leaderboard import Row, write_leaderboard
-from search.results.promote import finish
+from search.results.promote import check_bases, finish
 from search.spec.load import load_spec
 from search.spec.record import write_spec as write_record
+from search.spec.sections import SearchSpec
+from search.spec.space import READ
+from search.staging import Staging
 from tests.conftest import TinyBase
 from tests.kit.reload import reloading_here
 from tests.kit.toy import write_spec
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
+from trainables.model import loaded
+from trainables.model.loaded import forget_bases
 from trainables.prepare import prepare
 from trainables.train import train
 
@@ -104,3 +113,40 @@ def test_dev_and_test_scores_that_are_compared_are_of_one_model_in_one_precision
     assert benchmark.optimism is not None
     assert benchmark.optimism.best.dev == pytest.approx(dev, abs=1e-9)
     assert benchmark.optimism.best.test == benchmark.protocols["concept"].best[METRIC]
+
+
+def embed_the_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader takes the first token where the base's files say mean."""
+    whole = loaded._read
+
+    def wrong(*args: Any, **kwargs: Any) -> SentenceTransformer:
+        model = whole(*args, **kwargs)
+        model[1].__init__(model[1].embedding_dimension, ["cls"])  # type: ignore[misc]
+        return model
+
+    monkeypatch.setattr(loaded, "_read", wrong)
+    forget_bases()
+
+
+def begin(spec: SearchSpec, run: Path) -> None:
+    """What a search does before its first trial, without Ray."""
+    with Staging(spec, run, resume=False) as staging:
+        console = Console(file=io.StringIO())
+        staging.prepare(console)
+        check_bases([config.model_dump(mode="json") for config in spec.parsed_space.configs(READ)], "cpu")
+        staging.settle(console)
+
+
+def test_a_search_whose_base_is_read_otherwise_ends_before_anything_is_written(
+    tiny_base: TinyBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_spec(write_spec(tmp_path, tiny_base("bert")))
+    with monkeypatch.context() as patch:
+        embed_the_first_token(patch)
+        with pytest.raises(InputError, match="pooling cls here, mean in its files") as error:
+            begin(spec, tmp_path / "runs" / "toy")
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "runs").iterdir()) == []
+    forget_bases()
+    begin(spec, tmp_path / "runs" / "toy")
+    assert (tmp_path / "runs" / "toy").is_dir()

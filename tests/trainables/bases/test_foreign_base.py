@@ -16,8 +16,11 @@ from transformers import AutoConfig, AutoModel
 
 from evaluation.errors import InputError
 from tests.conftest import TEXTS
+from tests.kit.reload import reloading_here
 from tests.kit.toy import trial_data
 from trainables.config import TrialConfig
+from trainables.export.average import merge_models
+from trainables.export.backends import load_backend
 from trainables.export.export import export_model
 from trainables.export.mix import Mix
 from trainables.model.build import build_model
@@ -109,6 +112,13 @@ def test_a_trusted_base_is_trained_within_a_memory_and_exported(base: Path, tmp_
     mix = Mix.of(config, Path(best.folder))
     assert export_model(mix, tmp_path / "best", *texts, {}, "# card\n", device="cpu").cosine > 0.9999
     assert list((tmp_path / "best").rglob("house.py"))
+    assert load_backend(tmp_path / "best", "safetensors", trust_remote_code=True).encode_query(["Le SG"]).shape == (
+        1,
+        16,
+    )
+    with reloading_here():
+        found = merge_models([tmp_path / "best"] * 2, None, tmp_path / "mean", "# card\n", trust_remote_code=True)
+    assert found.cosine > 0.9999
 
 
 def test_its_plan_counts_the_modules_of_its_own_classes_and_says_what_is_not_known(base: Path) -> None:

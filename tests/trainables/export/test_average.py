@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from evaluation.errors import InputError
 from tests.conftest import TinyBase
 from tests.kit.trained import trained
-from trainables.export.average import merge_models
+from trainables.export.average import merge_models, of_unknown_base
 from trainables.export.export import save_model
 from trainables.export.manifest import verify, write_manifest
 from trainables.export.mix import Mix, mixed_model
@@ -81,6 +81,7 @@ def cut_short(folder: Path) -> None:
     ("change", "told"),
     [
         (other_base, "bases differ: .*another/base"),
+        (change_json("embtune.json", config={"revision": "v2"}), "revisions of the base differ: not pinned, v2"),
         (change_json("config.json", num_attention_heads=4), "num_attention_heads is 2 and 4"),
         (change_json("1_Pooling/config.json", pooling_mode="cls"), "pooling_mode is 'mean' and 'cls'"),
         (change_json("config_sentence_transformers.json", prompts={"query": "q"}), "prompts is .* and {'query': 'q'}"),
@@ -88,7 +89,7 @@ def cut_short(folder: Path) -> None:
         (cut_short, r"model\.safetensors: not a whole safetensors file"),
         (lambda folder: (folder / "modules.json").unlink(), r"no modules\.json there"),
     ],
-    ids=["base", "architecture", "pooling", "prompts", "tokenizer", "corrupted", "no-model"],
+    ids=["base", "revision", "architecture", "pooling", "prompts", "tokenizer", "corrupted", "no-model"],
 )
 def test_what_does_not_average_is_named(models: Models, tmp_path: Path, change: Any, told: str) -> None:
     other = shutil.copytree(models[1], tmp_path / "other")
@@ -112,3 +113,41 @@ def test_weights_that_are_none_are_refused(models: Models, tmp_path: Path, weigh
         merge_models(models, weights, tmp_path / "out", "")
     with pytest.raises(InputError, match="expected at least two"):
         merge_models(models[:1], None, tmp_path / "out", "")
+
+
+def test_weights_in_several_files_keep_their_index_and_those_of_other_formats_are_left_out(
+    models: Models, tmp_path: Path
+) -> None:
+    sharded = []
+    for number, folder in enumerate(models):
+        copy = Path(shutil.copytree(folder, tmp_path / str(number)))
+        weights = load_file(copy / "model.safetensors")
+        (copy / "model.safetensors").unlink()
+        files = {name: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, name in enumerate(weights)}
+        for file in set(files.values()):
+            save_file({name: weights[name] for name in weights if files[name] == file}, copy / file, {"format": "pt"})
+        index = {"metadata": {"total_size": sum(w.nbytes for w in weights.values())}, "weight_map": files}
+        (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+        (copy / "pytorch_model.bin").write_bytes(b"of this model, not of the mean")
+        sharded.append(copy)
+    assert merge_models(sharded, None, tmp_path / "out", "").cosine > 0.99999
+    assert (tmp_path / "out" / "model.safetensors.index.json").is_file()
+    assert not (tmp_path / "out" / "pytorch_model.bin").exists()
+    SentenceTransformer(str(tmp_path / "out"), device="cpu")
+
+
+def test_weights_that_are_no_safetensors_are_refused(models: Models, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(models[1], tmp_path / "other"))
+    (other / "2_Dense").mkdir()
+    (other / "2_Dense" / "pytorch_model.bin").touch()
+    with pytest.raises(InputError, match=r"2_Dense/pytorch_model\.bin: weights that are no safetensors"):
+        merge_models([models[0], other], None, tmp_path / "out", "")
+
+
+def test_models_that_do_not_say_their_base_are_known(models: Models, tmp_path: Path) -> None:
+    silent = Path(shutil.copytree(models[1], tmp_path / "silent"))
+    (silent / "embtune.json").unlink()
+    assert of_unknown_base([*models, silent]) == [silent]
+    (tmp_path / "update").mkdir()
+    (tmp_path / "update" / "embtune.json").write_text(json.dumps({"base": str(silent)}))
+    assert of_unknown_base([silent, tmp_path / "update"]) == []

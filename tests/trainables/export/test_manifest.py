@@ -109,12 +109,17 @@ def test_force_replaces_exported_models_and_empty_folders_alone(tmp_path: Path) 
     assert (tmp_path / "runs" / "demo").is_dir()
 
 
+def appear_beside(dest: Path, force: bool, inside: str) -> None:
+    with appearing(dest, force):
+        dest.mkdir()
+        (dest / inside).touch()
+
+
 def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     for force, inside, told in ((False, MANIFEST, "exists already"), (True, "precious", "not an exported model")):
         dest = tmp_path / inside
-        with pytest.raises(InputError, match=told), appearing(dest, force):
-            dest.mkdir()
-            (dest / inside).touch()
+        with pytest.raises(InputError, match=told):
+            appear_beside(dest, force, inside)
         assert (dest / inside).exists()
     assert len(list(tmp_path.iterdir())) == 2
 

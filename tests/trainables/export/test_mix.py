@@ -57,6 +57,13 @@ def trials(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> dic
     return made
 
 
+@pytest.fixture(scope="module")
+def unmoved(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialConfig, Path]:
+    """A full fine-tuning that has learnt nothing: its file holds the base's weights."""
+    folder = tmp_path_factory.mktemp("unmoved")
+    return trained(folder, tiny_base("bert"), scale=0.0, method="full"), folder
+
+
 def base_weights(base: str) -> dict[str, np.ndarray]:
     return {name: tensor.astype(np.float64) for name, tensor in load_file(Path(base) / "model.safetensors").items()}
 
@@ -129,12 +136,12 @@ def test_a_soup_of_one_model_is_that_model(trials: dict[str, Trials], kind: str,
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.floats(0.01, 1), min_size=1, max_size=4), strength=st.floats(0, 1.5))
 def test_weights_that_sum_to_one_keep_a_base_of_identical_models(
-    trials: dict[str, Trials], parts: list[float], strength: float
+    unmoved: tuple[TrialConfig, Path], parts: list[float], strength: float
 ) -> None:
-    trial = trials["bert"]["none"]
-    members = tuple(Member(*trial, part / sum(parts)) for part in parts)
+    """Every weight is read from their files and averaged."""
+    members = tuple(Member(*unmoved, part / sum(parts)) for part in parts)
     for name, tensor in encoder_weights(mixed_model(Mix(members, strength), "cpu")).items():
-        np.testing.assert_allclose(tensor, base_weights(trial[0].base)[name], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(tensor, base_weights(unmoved[0].base)[name], atol=1e-6, err_msg=name)
 
 
 def test_strength_zero_is_the_base_and_the_base_is_never_written(trials: dict[str, Trials]) -> None:
