@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from evaluation.benchmark.endpoint import Endpoint
 from search.app.ask import Desk
 from search.app.corpus import Corpus
+from search.app.log import Log
 from search.app.server import make_app
 from search.app.service import Service
 from tests.kit.app import chat_server, quiet_desk
@@ -180,6 +181,31 @@ def test_judged_questions_become_pairs_that_a_search_reads(client: Client, run: 
 
     judge(browser, page, 0, "none")
     assert browser.get("/admin/pairs.jsonl").text == ""
+
+
+def test_a_thumb_given_when_the_question_was_asked_before_can_be_taken_back(client: Client) -> None:
+    browser = client(log=True)
+    judge(browser, browser.get("/", params={"q": QUESTION}).text, 0, "up")
+    again = browser.get("/", params={"q": QUESTION}).text
+    assert "entry" in link(again, "Français")
+    (button,) = set(re.findall(r'<button [^>]*aria-pressed="true"[^>]*>', again[: again.index('id="m2"')]))
+    assert 'value="none"' in button
+    assert 'aria-pressed="true"' not in judge(browser, again, 0, "none")
+    assert browser.get("/admin/pairs.jsonl").text == ""
+    judge(browser, again, 0, "down")
+    assert browser.get("/admin").text.count("0 up, 1 down") == 1
+
+
+def test_a_thumb_belongs_to_the_passage_and_not_to_its_place(client: Client, desk: Desk, tmp_path: Path) -> None:
+    browser = client(log=True)
+    page = browser.get("/", params={"q": QUESTION}).text
+    judge(browser, page, 0, "up")
+    text = unescape(re.findall(r'<p class="text">(.*?)</p>', page)[0])
+    log = Log(tmp_path / "log.sqlite")
+    assert log.thumbs("qui encaisse les impôts ?") == {text: True}
+    other = replace(desk, corpus=replace(desk.corpus, texts=[f"passage {n}" for n in range(len(desk.corpus.texts))]))
+    with TestClient(make_app(Service(other, log)), base_url="http://localhost") as elsewhere:
+        assert 'aria-pressed="true"' not in elsewhere.get("/", params={"q": QUESTION}).text
 
 
 def test_the_log_holds_no_addresses(client: Client, tmp_path: Path) -> None:
