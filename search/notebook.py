@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from evaluation.compare import holm
+from evaluation.compare import Comparison, holm
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from search.paths import MODELS, RunFolder
@@ -74,7 +74,8 @@ class OpenRun:
             for protocol, part in self._benchmarked().protocols.items()
             for comparison in part.comparisons.values()
         ]
-        frame = pd.DataFrame(rows).rename(columns={"other": "best"})
+        columns = ["protocol", *(field.name for field in fields(Comparison))]
+        frame = pd.DataFrame(rows, columns=columns).rename(columns={"other": "best"})
         frame["p_holm"] = holm(list(frame["p_value"]))
         return frame
 
@@ -116,7 +117,10 @@ class OpenRun:
             raise InputError(f"{self.folder.path}: no best/ yet; `embtune search SPEC --resume` finishes the search")
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(str(self.folder.best), model_kwargs={"use_safetensors": True})
+        from evaluation.benchmark.models import runs_code
+
+        best = self.folder.best
+        return SentenceTransformer(str(best), model_kwargs={"use_safetensors": True}, trust_remote_code=runs_code(best))
 
     def report(self) -> Path:
         """Write the HTML report and return its path."""

@@ -192,7 +192,10 @@ def shown_path(path: Path) -> str:
 
 def print_how_to_load(best: Path, console: Console) -> None:
     """The exported model's path, and the two lines that load it."""
+    from evaluation.benchmark.models import runs_code
+
     shown = shown_path(best)
     console.print(f"The best model is in [bold]{shown}[/]. Load it with", highlight=False)
     console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
-    console.print(f'    model = SentenceTransformer("{shown}")', highlight=False, soft_wrap=True)
+    code = ", trust_remote_code=True" if runs_code(best) else ""
+    console.print(f'    model = SentenceTransformer("{shown}"{code})', highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -13,21 +14,24 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.errors import InputError
 from search.app.ask import Desk
 from search.app.corpus import Corpus, names_concepts, read_corpus, run_corpus
 from search.app.open import run_base
+from search.notebook import OpenRun
 from search.paths import RunFolder
+from search.screen.summary import print_how_to_load
 from tests.kit.app import quiet_desk
 from tests.kit.command import EMBTUNE, embtune_here
+from trainables.data.config import DataConfig
+from trainables.prepare import prepare
 
 
 def test_the_command_serves_and_asks_for_a_token_with_a_host(run: Path, tmp_path: Path) -> None:
     command = [*EMBTUNE, "try", str(run), "--host", "127.0.0.1", "--port", "0", "--log", str(tmp_path / "log")]
-from trainables.data.config import DataConfig
-from trainables.prepare import prepare
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = next((line for line in process.stdout if "token:" in line), "")
@@ -153,10 +157,6 @@ def test_a_run_s_corpus_is_all_of_its_passages(run: Path, desk: Desk, tmp_path: 
     rows = [json.loads(line) for part in ("train", "dev", "test") for line in (run / "data" / f"{part}.jsonl").open()]
     assert set(desk.corpus.texts) == {row["positive"].strip() for row in rows}
     assert {known.part for known in desk.corpus.known.values()} == {"train", "dev", "test"}
-
-
-def test_more_models_stand_beside_base_and_best(run: Path) -> None:
-    desk = quiet_desk(run, models=[str(run)])
     assert names_concepts(RunFolder(run))
     # Of a BEIR folder those that answer nothing are searched too, and what was judged is right: no more, no less.
     write_beir(tmp_path / "b")
@@ -187,6 +187,43 @@ def test_judged_rows_of_a_run_without_concepts_go_where_its_passages_are(tmp_pat
     prepare(DataConfig(source="judged.jsonl"), tmp_path, 42, tmp_path / "next", earlier=run.data)
     rows = [json.loads(line) for line in (tmp_path / "next" / "test.jsonl").read_text().splitlines()]
     assert {row["anchor"] for row in rows if row["concept"] == test["concept"]} == {judged["anchor"], test["anchor"]}
+
+
+def test_more_models_stand_beside_base_and_best(run: Path) -> None:
+    desk = quiet_desk(run, models=[str(run)])
     columns = desk.ask("la taxe foncière").columns
     assert [column.model for column in columns] == ["base", "best", str(run)]
     assert [p.place for p in columns[1].passages] == [p.place for p in columns[2].passages]
+
+
+CODE = """
+from transformers import BertConfig, BertModel
+
+
+class HouseConfig(BertConfig):
+    model_type = "house"
+
+
+class HouseModel(BertModel):
+    config_class = HouseConfig
+"""
+
+
+def test_a_best_model_with_code_of_its_own_is_loaded_as_its_search_trusted_it(
+    run: Path, desk: Desk, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    best = RunFolder(tmp_path / "run").best
+    (best / "house.py").write_text(CODE)
+    config = json.loads((best / "config.json").read_text())
+    own = {"AutoConfig": "house.HouseConfig", "AutoModel": "house.HouseModel"}
+    (best / "config.json").write_text(json.dumps({**config, "model_type": "house", "auto_map": own}))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        quiet_desk(tmp_path / "run")
+    (best / "embtune.json").write_text(json.dumps({"config": {"trust_remote_code": True}}))
+    found, expected = (one.ask("la taxe foncière").columns[1] for one in (quiet_desk(tmp_path / "run"), desk))
+    assert found.passages == expected.passages
+    assert type(OpenRun(tmp_path / "run").model()[0].auto_model).__name__ == "HouseModel"
+    printed = io.StringIO()
+    print_how_to_load(best, Console(file=printed, width=400))
+    assert 'best", trust_remote_code=True)' in printed.getvalue()
