@@ -225,5 +225,5 @@ def test_a_best_model_with_code_of_its_own_is_loaded_as_its_search_trusted_it(
     assert found.passages == expected.passages
     assert type(OpenRun(tmp_path / "run").model()[0].auto_model).__name__ == "HouseModel"
     printed = io.StringIO()
-    print_how_to_load(best, Console(file=printed, width=400))
+    print_how_to_load(RunFolder(tmp_path / "run"), Console(file=printed, width=400))
     assert 'best", trust_remote_code=True)' in printed.getvalue()
