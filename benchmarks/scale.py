@@ -117,7 +117,7 @@ def measured(trials: int, nodes: int, sampler: str) -> dict[str, Any]:
         cluster.add_node(num_cpus=1, wait=False)
     cluster.wait_for_nodes()
     tuner.connect(cluster.address)
-    tuner.run_trial = toy_trial  # type: ignore[attr-defined]
+    tuner.run_trial = toy_trial
     spec = make_spec(trials, sampler)
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         run = RunFolder(Path(folder))

@@ -38,9 +38,9 @@ MARK = "first_step.json"
 def timed_trial(config: dict[str, Any], *, run: RunFolder, metric: str, resources: ResourcesSpec) -> None:
     """`run_trial` that leaves the seconds to its first training step in the trial's folder."""
     start = time.time()
-    from trainables import train
+    from trainables.training import retrieval
 
-    plain = train._TrialTrainer.training_step
+    plain = retrieval._Trainer.training_step
     mark = run.trial(config["number"]) / MARK
 
     def training_step(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -48,11 +48,11 @@ def timed_trial(config: dict[str, Any], *, run: RunFolder, metric: str, resource
             mark.write_text(json.dumps({"first_step_s": time.time() - start, "pid": os.getpid()}))
         return plain(self, *arguments, **options)
 
-    train._TrialTrainer.training_step = training_step  # type: ignore[method-assign]
+    retrieval._Trainer.training_step = training_step  # type: ignore[method-assign]
     try:
         run_trial(config, run=run, metric=metric, resources=resources)
     finally:
-        train._TrialTrainer.training_step = plain  # type: ignore[method-assign]
+        retrieval._Trainer.training_step = plain  # type: ignore[method-assign]
 
 
 class Clock(tune.Callback):

@@ -45,17 +45,20 @@ def write_whole(path: Path, text: str) -> None:
 def put_in_place(draft: Path, folder: Path) -> None:
     """Rename a folder that was written aside. It stands whole or not at all, after a power cut too, for all to read.
 
-    Its files get the permissions that the umask says, of who puts it there.
-
     Raises:
         OSError: `folder` exists and is not empty.
     """
+    settle(draft)
+    draft.rename(folder)
+    to_disk(folder.parent)
+
+
+def settle(draft: Path) -> None:
+    """Have the system write out a folder that is to be renamed, with the permissions that the umask says."""
     usual_modes(draft)
     for path in draft.rglob("*"):
         to_disk(path)
     to_disk(draft)
-    draft.rename(folder)
-    to_disk(folder.parent)
 
 
 def to_disk(path: Path) -> None:

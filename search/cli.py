@@ -107,6 +107,10 @@ def export(
     if trial is not None and candidate is not None:
         raise click.UsageError("--trial and --candidate: expected one of the two")
     wanted = Form(form, precision, adapter_only)
+    if repo is not None:
+        from trainables.export.upload import push_to_hub, token_for
+
+        token_for(repo)  # a missing one is told now and not after the export
     folder = opened(run, "best", "tune")
     if trial is None and candidate is None and (trial := best_so_far(folder)) is not None:
         click.echo(f"{run}: the search has not ended; trial {trial} is the best so far")
@@ -119,11 +123,11 @@ def export(
 
         loaders = f"load_backend of trainables.export.backends, and backend={form!r} beside a transformers with optimum"
         click.echo(f"{dest / FILES[form]}: for {loaders}")
-    if isinstance(found, Exported) and found.on_dev:
-        click.echo(found.on_dev)
+    if isinstance(found, Exported):
+        click.echo(f"{dest}: {found.told}")
+        if found.on_dev:
+            click.echo(found.on_dev)
     if repo is not None:
-        from trainables.export.upload import push_to_hub
-
         click.echo(push_to_hub(dest, repo))
 
 

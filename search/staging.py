@@ -22,6 +22,7 @@ from search.spec.sections import ClassificationSpec, GuardSpec, ResourcesSpec, S
 from search.spec.task_data import data_line, prepare_data, report_of, require_same_data, with_labels
 from trainables.bases.hub import fetch
 from trainables.bases.token_counts import token_counts
+from trainables.classification.report import LabelReport
 
 WATCHED_S = 1.0  # `embtune watch` holds the lock for a moment to see whether anybody else does
 FREE_TO_CHANGE = ("budget", "resources", "name", "logging")
@@ -125,9 +126,9 @@ class Staging:
             with console.status("Reading and splitting the data"):
                 tokens = token_counts(next(iter(configs.values())))
                 report = prepare_data(self._spec, RunFolder(self._folder).data, tokens)
-            if isinstance(self._spec, ClassificationSpec):
+            if isinstance(report, LabelReport) and isinstance(self._spec, ClassificationSpec):
                 self._spec = with_labels(self._spec, report.labels)
-            else:
+            elif isinstance(self._spec, SearchSpec):
                 write_guard(self._spec.guard, self._spec.folder, RunFolder(self._folder))
         self._recorded = report.content_hash, commits
         write_spec(self._spec, self._folder, *self._recorded)

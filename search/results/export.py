@@ -18,6 +18,7 @@ from search.spec.record import read_record
 from search.spec.sections import ResourcesSpec
 from trainables.config import TrialConfig
 from trainables.data.prepared import load_dev
+from trainables.export.manifest import MANIFEST, appearing, check_apart, verify
 
 if TYPE_CHECKING:
     from trainables.classification.export import ExportedClassifier
@@ -44,11 +45,13 @@ def export_from_run(
         What the check found; none where the files were copied.
 
     Raises:
-        InputError: no such run, trial or candidate, a trial without weights, or `dest` exists.
+        InputError: no such run, trial or candidate, a trial without weights, `dest` exists, is no exported model, or
+            lies in the run or around it, files of the best model that are not those that were written.
         ExportError: the exported model is not the trained one.
     """
     if dest.exists() and not force:
         raise InputError(f"{dest}: exists already; expected a new folder, or --force")
+    check_apart(dest, run)
     folder = RunFolder(run)
     found = ranking(run)
     metric, rows = found.metric, found.rows
@@ -165,9 +168,8 @@ def _ended(run: RunFolder) -> Benchmark:
 
 
 def _copy_best(run: RunFolder, dest: Path, force: bool) -> None:
-    from trainables.export.manifest import MANIFEST, appearing
-
     if not run.best.is_dir():
         raise InputError(f"{run.path}: no best/ yet; `embtune search SPEC --resume` finishes the search")
+    verify(run.best)
     with appearing(dest, force) as aside:
         shutil.copytree(run.best, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))

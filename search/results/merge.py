@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.errors import InputError
 from search.paths import RunFolder
+from trainables.export.manifest import check_apart
 
 if TYPE_CHECKING:
     from trainables.export.export import Exported
@@ -21,7 +22,8 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
         weights: numbers with commas between them; None: equal ones.
 
     Raises:
-        InputError: weights that are no numbers, models that do not go together, or `dest` exists.
+        InputError: weights that are no numbers, models that do not go together, or `dest` exists, is no
+            exported model, or lies in one of them or around it.
         ExportError: the saved model is not the mean.
     """
     from trainables.export.average import merge_models
@@ -32,6 +34,8 @@ def merge_by_hand(models: Sequence[Path], weights: str | None, dest: Path, force
         raise InputError(f"--weights {weights}: expected numbers with commas between them, as in 2,1") from None
     if dest.exists() and not force:
         raise InputError(f"{dest}: exists already; expected a new folder, or --force")
+    for model in models:
+        check_apart(dest, model)
     folders = [RunFolder(model).best if RunFolder(model).best.is_dir() else model for model in models]
     return merge_models(folders, numbers, dest, _card(models, numbers, dest.name), force)
 

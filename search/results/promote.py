@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from evaluation.embedding_cache import EmbeddingCache
+    from trainables.export.export import Exported
 
 
 def promote(nodes: Nodes, run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
@@ -123,10 +124,10 @@ def finish(
     compared = compare_candidates(run, rows, Row(**row), metric, tolerance, device)
     picked = compared.picked
     times.append(time.perf_counter())
-    cosine = put_in_place(run, rows, picked, name, metric, device)
+    exported = put_in_place(run, rows, picked, name, metric, device)
     times.append(time.perf_counter())
     lead = next(row for row in rows if row.trial == picked.members[0].trial)
-    winner = Winner(lead.trial, run.best.name, cosine, picked.name)
+    winner = Winner(lead.trial, run.best.name, exported.cosine, picked.name)
     benchmark = benchmark_pair(run, lead, winner, metric, picked.dev, device)
     times.append(time.perf_counter())
     seconds = {
@@ -135,23 +136,23 @@ def finish(
     }
     benchmark = replace(benchmark, seconds=seconds, candidates=compared.candidates, guard=compared.guard)
     facts = candidate_facts(run, name, rows, picked, metric, benchmark)
-    replace_card(run.best, model_card(mix_of_candidate(run, rows, picked), facts))
+    replace_card(run.best, f"{model_card(mix_of_candidate(run, rows, picked), facts)}\n{exported.told}\n")
     return benchmark
 
 
 def put_in_place(
     run: RunFolder, rows: Sequence[Row], picked: Candidate, name: str, metric: str, device: str | None
-) -> float:
-    """Export the candidate beside `best/`, then let it take its place. Returns the lowest cosine of the check."""
+) -> Exported:
+    """Export the candidate beside `best/`, then let it take its place. Returns what the check found."""
     new, old = run.beside_best()
     for stale in (new, old):  # of an earlier end of this search
         shutil.rmtree(stale, ignore_errors=True)
-    cosine = export_candidate(run, rows, picked, new, name, metric, device=device).cosine
+    exported = export_candidate(run, rows, picked, new, name, metric, device=device)
     if run.best.exists():
         run.best.rename(old)
     new.rename(run.best)
     shutil.rmtree(old, ignore_errors=True)
-    return cosine
+    return exported
 
 
 def benchmark_pair(

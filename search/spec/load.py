@@ -48,7 +48,7 @@ def load_spec(path: Path, base: str | None = None, resumed: Where | None = None)
     return _validated(own, path, Path(raw.get("folder", path.parent)), raw.get("record", {}), resumed)
 
 
-def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: Path | None = None) -> SearchSpec:
+def spec_from(document: Mapping[str, Any], folder: Path | None = None, resumed: Where | None = None) -> SearchSpec:
     """A spec from what its YAML file would hold.
 
     Args:

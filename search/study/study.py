@@ -81,7 +81,7 @@ class Study:
         self.space = spec.parsed_space
         self._run, self.concurrent = run, concurrent
         self._bucket = bucket
-        self._journal = Journal(RunFolder(run).journal, bucket and bucket.add)
+        self._journal = Journal(RunFolder(run).journal, None if bucket is None else bucket.add)
         self._storage = JournalStorage(self._journal)
         # A run that goes on under another name goes on with the study that it has.
         stored = optuna.get_all_study_names(self._storage)

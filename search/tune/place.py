@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import NodeDiedError, RayTaskError
@@ -30,7 +30,7 @@ def on_a_node(
         ray.exceptions.WorkerCrashedError: its process died.
     """
     resources = nodes.resources
-    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus or 0, max_retries=0)(_carried)
+    task: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus or 0, max_retries=0)(_carried)
     while True:
         try:
             labels = nodes.selector() or None

@@ -123,9 +123,8 @@ def make_tuner(
         request = {"memory": 2.0**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
 
     def placed(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory(
-            [request], **({"bundle_label_selector": [config[AVOID]]} if config[AVOID] else {})
-        )
+        selector = [config[AVOID]] if config[AVOID] else None
+        return tune.PlacementGroupFactory([request], bundle_label_selector=selector)
 
     return tune.Tuner(
         tune.with_resources(trainable, placed),

@@ -46,7 +46,7 @@ def train_in_workers(trial: TrialConfig, report: Callable[[Rung], None], setting
             num_workers=resources.workers,
             use_gpu=bool(resources.gpus),
             resources_per_worker={"CPU": resources.cpus} | ({"GPU": 1} if resources.gpus else {}),
-            label_selector=setting.avoid or None,
+            label_selector=setting.avoid or None,  # type: ignore[call-arg]  # of the class that TorchTrainer takes
         ),
         # The others wait while the first evaluates on the dev part; Ray itself sees to processes that are dead.
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo", timeout_s=PATIENCE_S),

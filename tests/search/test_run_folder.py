@@ -176,7 +176,7 @@ def test_going_on_with_a_search_whose_space_was_used_up_keeps_its_benchmark(tmp_
     before = {name: (run / name).read_bytes() for name in ("benchmark.json", "leaderboard.json")}
     study = Study(run, load_spec(tmp_path / "toy.yaml"))
     console = Console(file=io.StringIO(), width=200)
-    assert _search(study, RunFolder(run), 1, {}, console, smoke=False, again="") == 0
+    assert _search(study, RunFolder(run), 1, {}, console, smoke=False, again="") == 0  # type: ignore[arg-type]  # no trial runs
     assert "The search ended: 100 proposals in a row were known already" in console.file.getvalue()  # type: ignore[attr-defined]
     assert {name: (run / name).read_bytes() for name in before} == before
     assert len(study.trials) == 2

@@ -160,7 +160,9 @@ def test_a_real_run_opens_in_python_with_its_tables_and_its_model(done: Done) ->
     assert set(run.benchmark()["protocol"]) == {"concept", "definition"}
     told = Benchmark.read(done.run / "benchmark.json").protocols["concept"].comparisons["ndcg@10"]
     assert run.movers()["after"].mean() == pytest.approx(told.other)
-    assert run.model().get_sentence_embedding_dimension() == 32
+    model = run.model()
+    assert isinstance(model, SentenceTransformer)
+    assert model.encode_query("DGFiP").shape == (32,)
 
 
 def test_every_file_of_a_run_is_as_readable_as_the_umask_says(done: Done) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_the_exported_model_says_what_the_benchmark_says(done: Done) -> None:
     test = load_labelled_task(done.run / "data", "test")
     outcome = Scores.load(done.run / "benchmark" / "best-test.npz").outcome
     assert outcome is not None
-    classify = pipeline("text-classification", model=str(done.run / "best"), device="cpu")
+    classify: Any = pipeline("text-classification", model=str(done.run / "best"), device="cpu")
     said = [one["label"] for one in classify(list(test.texts))]
     assert said == [outcome.labels[at] for at in outcome.predicted]
     model = open_run(done.run).model()
@@ -109,7 +110,7 @@ def test_the_report_shows_confusion_classes_and_mistakes(done: Done) -> None:
 
 
 def test_trials_export_and_the_run_cleans_up(done: Done) -> None:
-    told = embtune_here("export", done.run, done.folder / "model", "--trial", 0, cwd=done.folder)
+    told = embtune_here("export", done.run, done.folder / "model", "--trial", "0", cwd=done.folder)
     assert told.returncode == 0, told.stderr
     assert "CrossEncoder" in told.stdout
     assert (done.folder / "model" / "adapter" / "head.safetensors").is_file()

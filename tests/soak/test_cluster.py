@@ -139,7 +139,7 @@ def test_a_search_is_submitted_followed_and_stopped_as_a_job(
         return embtune(*arguments, "--address", environment["TEST_DASHBOARD"], cwd=tmp_path, environment=environment)
 
     def until(text: str, *arguments: str) -> str:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while text not in (told := call(*arguments).stdout):
             assert time.monotonic() < deadline, (text, told, call("logs", job).stdout)
             time.sleep(0.5)

@@ -146,8 +146,7 @@ def test_a_node_without_the_runs_folder_halts_the_search_and_costs_no_trial(spec
     run = tmp_path / "run"
     run.mkdir()
     halted = drive(spec, run)
-    assert f"{run / 'data'}: not there on node " in halted.halted
-    assert "one that every node mounts" in halted.halted
+    assert f"{run / 'data'} is not there; expected the runs to be in a folder that every node mounts" in halted.halted
     assert [(t.state.name, t.intermediate_values) for t in halted.trials] == [("RUNNING", {})]
     new_run(run, spec)  # the disk is mounted
     resumed = drive(spec, run)

@@ -95,8 +95,9 @@ def joined(count: int) -> None:
 def warn_of_preemption() -> None:
     """As a cloud does for a spot machine: its node drains and is gone at the deadline."""
     (worker,) = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    global_worker.gcs_client.drain_node(worker, reason, "the spot machine is taken back", 1)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # type: ignore[attr-defined]
+    gcs: Any = global_worker.gcs_client  # type: ignore[attr-defined]
+    gcs.drain_node(worker, reason, "the spot machine is taken back", 1)
 
 
 def test_nodes_that_die_that_are_blind_and_that_are_taken_back_cost_a_search_nothing(

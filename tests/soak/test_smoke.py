@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sentence_transformers import SentenceTransformer
 
 from search import run_search
 from tests.conftest import TinyBase
@@ -20,5 +21,7 @@ def test_a_smoke_search_from_python_opens_its_own_folder(
     run = run_search(spec, smoke=True)
     assert run.folder.path == tmp_path / "runs" / "toy-smoke"
     assert len(run.leaderboard()) == 6
-    assert run.model().encode_query("DGFiP").shape
+    model = run.model()
+    assert isinstance(model, SentenceTransformer)
+    assert model.encode_query("DGFiP").shape
     assert not (tmp_path / "runs" / "toy").exists()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.classification.metrics import METRICS, Floats, Integers, per_example
 from evaluation.classification.outcome import Outcome
@@ -59,7 +61,7 @@ def score_classes(task: LabelledTask, probabilities_QC: Floats) -> Scores:
     )
 
 
-def probabilities_of(logits_QC: Floats) -> Floats:
+def probabilities_of(logits_QC: NDArray[np.floating[Any]]) -> Floats:
     """Softmax of each row, in float64."""
     shifted = logits_QC.astype(np.float64) - logits_QC.max(axis=1, keepdims=True)
     powers = np.exp(shifted)

@@ -80,7 +80,7 @@ class Exported:
     """What the check of an export found.
 
     Attributes:
-        cosine: the lowest, of 64 texts, between the exported model and the trained one.
+        cosine: the lowest, of up to 64 texts, between the exported model and the trained one.
         tolerance: what it had to reach.
         dev: of an export in int8, it against float32 on dev; None for others, and where dev has a single concept.
     """
@@ -88,6 +88,15 @@ class Exported:
     cosine: float
     tolerance: float
     dev: Comparison | None = None
+
+    @property
+    def told(self) -> str:
+        """How the check ended, for people."""
+        return (
+            f"Reloaded in a fresh process, the export embeds {PROBE_TEXTS} texts of dev, or all where there are fewer, as "
+            f"the trained model in float32 does: the lowest cosine is {self.cosine:.6f}, expected at least "
+            f"{self.tolerance:g}."
+        )
 
     @property
     def on_dev(self) -> str:
@@ -150,7 +159,7 @@ def export_model(
         _check(str(dest), "the reloaded model", found)
         if form.precision == "int8" and dev is not None:
             found = replace(found, dev=_against_float32(mix, aside, form.format, *dev, device))
-        write_whole(aside / "README.md", card + (f"\n{found.on_dev}\n" if found.on_dev else ""))
+        write_whole(aside / "README.md", card + "".join(f"\n{line}\n" for line in (found.told, found.on_dev) if line))
         document = {**record, "mix": _told(mix), "export": {**asdict(form), **asdict(found)}}
         write_whole(aside / RECORD, json.dumps(document, indent=1, ensure_ascii=False))
     return found

@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evaluation.errors import InputError
-from evaluation.files import put_in_place, read_json, to_disk, write_whole
+from evaluation.files import read_json, settle, to_disk, write_whole
 
 MANIFEST = "manifest.json"
+MODEL = (MANIFEST, "modules.json", "adapter_config.json")  # one of them is in a folder that may be replaced
 
 
 @contextmanager
@@ -24,38 +25,95 @@ def appearing(dest: Path, force: bool = False) -> Iterator[Path]:
     """A folder to fill, beside `dest`; when the block ends well it gets its manifest and becomes `dest`, else it goes.
 
     A process that is killed leaves at most a hidden folder without a manifest, or one under a hidden name; the next
-    export to `dest` removes it.
+    export to `dest` removes it, or puts it back where it is what `dest` was.
 
     Args:
         force: a `dest` that exists is replaced, once its successor is complete.
 
     Raises:
-        InputError: `dest` exists and is not to be replaced.
+        InputError: `dest` exists and is not to be replaced, or is no exported model.
     """
-    if dest.exists() and not force:
-        raise InputError(f"{dest}: exists already; expected a new folder")
+    _put_back(dest)
+    _check_free(dest, force)
     dest.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{dest.name}-", dir=dest.parent))
-    old = aside.with_name(f"{aside.name}.old")
     try:
         with _held(aside):
             yield aside
             write_manifest(aside)
-            if dest.exists():
-                dest.rename(old)
-            put_in_place(aside, dest)
+            settle(aside)
+            _check_free(dest, force)  # it may have appeared meanwhile
+            _exchange(aside, dest)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     for left in left_behind(dest):
         shutil.rmtree(left, ignore_errors=True)
 
 
+def check_apart(dest: Path, source: Path) -> None:
+    """Check that a model can be written to `dest` without writing into what it is made from.
+
+    Raises:
+        InputError: `dest` is `source`, lies in it or holds it.
+    """
+    one, other = dest.resolve(), source.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise InputError(f"{dest}: is {source}, lies in it or holds it; expected a folder of its own")
+
+
+def _check_free(dest: Path, force: bool) -> None:
+    if not dest.exists():
+        return
+    if not force:
+        raise InputError(f"{dest}: exists already; expected a new folder, or --force")
+    if not dest.is_dir() or (any(dest.iterdir()) and not any((dest / name).is_file() for name in MODEL)):
+        raise InputError(f"{dest}: not an exported model (none of {', '.join(MODEL)}), which alone --force replaces")
+
+
+def _exchange(aside: Path, dest: Path) -> None:
+    """Two renames; what was at `dest` is back there when the second cannot be made."""
+    old = _old(aside)
+    try:
+        if dest.exists():
+            dest.rename(old)
+        aside.rename(dest)
+    except BaseException:  # a Ctrl-C between them, too
+        if old.exists() and not dest.exists():
+            old.rename(dest)
+        raise
+    to_disk(dest.parent)
+    with suppress(FileNotFoundError):  # there was none, or another export to `dest` has just removed it
+        old.rename(aside)  # to be removed: what is called .old is whole, and wanted where there is no `dest`
+
+
+def _old(aside: Path) -> Path:
+    """Where what was at the destination lies between the two renames."""
+    return aside.with_name(f"{aside.name}.old")
+
+
+def _put_back(dest: Path) -> None:
+    """Undo the first rename of an export that was killed before the second."""
+    if dest.exists():
+        return
+    for aside in _asides(dest):
+        if _old(aside).is_dir() and _abandoned(aside):
+            _old(aside).rename(dest)
+            return
+
+
 def left_behind(dest: Path) -> list[Path]:
-    """Hidden folders beside `dest` that exports to it left when they were killed."""
-    name = re.compile(rf"\.{re.escape(dest.name)}-[a-z0-9_]{{8}}(\.old)?")  # as tempfile makes it
+    """Hidden folders beside `dest` that exports to it left when they were killed; not the one that `dest` was, where
+    there is none now."""
+    left = [path for aside in _asides(dest) if _abandoned(aside) for path in (aside, _old(aside))]
+    return [path for path in left if path.is_dir() and (path.suffix != ".old" or dest.exists())]
+
+
+def _asides(dest: Path) -> list[Path]:
+    """Of all exports to `dest`, living or killed; some may be there under their .old name alone."""
+    name = re.compile(rf"(\.{re.escape(dest.name)}-[a-z0-9_]{{8}})(\.old)?")  # as tempfile makes it
     found = dest.parent.iterdir() if dest.parent.is_dir() else ()
-    return sorted(path for path in found if name.fullmatch(path.name) and path.is_dir() and _abandoned(path))
+    matches = (name.fullmatch(path.name) for path in found if path.is_dir())
+    return sorted({dest.with_name(match[1]) for match in matches if match})
 
 
 @contextmanager
@@ -71,8 +129,13 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _abandoned(folder: Path) -> bool:
-    """Whether nobody holds the folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Whether nobody holds the folder; what belongs to another user, who may, is left to them."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # its .old is there alone
+        return True
+    except OSError:
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -13,18 +13,28 @@ from trainables.export.manifest import verify
 TOKEN = "HF_TOKEN"
 
 
+def token_for(repo: str) -> str:
+    """The hub's token, from the environment variable HF_TOKEN.
+
+    Raises:
+        InputError: there is none.
+    """
+    token = os.environ.get(TOKEN)
+    if not token:
+        raise InputError(f"--push-to-hub {repo}: no token, expected one in the environment variable {TOKEN}")
+    return token
+
+
 def push_to_hub(folder: Path, repo: str) -> str:
     """Upload a folder, to a private repository where there is none yet; returns the commit's address.
 
-    The token is read from the environment variable HF_TOKEN, the hub's address from HF_ENDPOINT where it is set.
+    The token is `token_for`'s, the hub's address from HF_ENDPOINT where it is set.
 
     Raises:
         InputError: an incomplete folder, no token, a name that is none, or what the hub answered.
     """
     verify(folder)
-    token = os.environ.get(TOKEN)
-    if not token:
-        raise InputError(f"--push-to-hub {repo}: no token, expected one in the environment variable {TOKEN}")
+    token = token_for(repo)
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:
         hub.create_repo(repo, private=True, exist_ok=True)

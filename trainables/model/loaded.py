@@ -220,7 +220,7 @@ def _convert(load: Callable[[Path], BaseModel], source: Path, folder: Path) -> N
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def files_of(model: SentenceTransformer) -> dict[str, tuple[Path, str]]:
+def files_of(model: SentenceTransformer | CrossEncoder) -> dict[str, tuple[Path, str]]:
     """Of the weights that are a file's pages: name in the model -> that file, and the name in it. Files that have gone
     since, as an earlier search's cache may, are left out: their pages stay."""
     inner = transformer_of(model)

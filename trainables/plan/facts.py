@@ -86,7 +86,7 @@ def _facts(config: TrialConfig, own: OwnFiles | None) -> BaseFacts:
         model = meta_model(base)
         parameters = count_parameters(config.model_copy(update={"method": "none"}), base).total
         roles = modules_by_role(model)
-        targets = {role: roles[role] for role in ("qkv", *ROLES) if role in roles}
+        targets: dict[str, list[str]] = {role: roles[role] for role in ("qkv", *ROLES) if role in roles}
         if other := roles.get(None):
             targets["all-linear alone"] = other
         hidden = getattr(model.config, "hidden_size", None)

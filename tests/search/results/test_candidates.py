@@ -103,6 +103,7 @@ def test_best_is_the_picked_candidate_and_its_card_tells_of_the_guard(ended: Pat
     card = (folder.best / "README.md").read_text()
     assert benchmark.guard is not None
     assert benchmark.guard.reason in card
+    assert f"the lowest cosine is {benchmark.best.reload_cosine:.6f}, expected at least 0.9999." in card
     assert (
         f"| guard | {benchmark.guard.part.queries} | {METRIC} | {picked.loss.base:.4f} | {picked.guard:.4f} |" in card
     )

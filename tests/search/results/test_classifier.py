@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,7 +111,8 @@ def test_tables_of_a_run_from_python(ended: Ended) -> None:
     frame = opened.benchmark()
     assert frame.loc[frame["metric"] == "macro_f1", "best"].item() == pytest.approx(end.scores["macro_f1"])
     assert len(opened.leaderboard()) == 3
-    assert opened.model().config.id2label[0] == "impots"
+    config: Any = opened.model().config
+    assert config.id2label[0] == "impots"
     with pytest.raises(InputError, match="a classification ranks nothing"):
         opened.movers()
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from evaluation.compare import compare
@@ -45,6 +46,9 @@ def test_a_candidate_is_exported_by_name_and_dest_is_replaced_on_demand(ended: P
     verify(tmp_path / "out")
     record = json.loads((tmp_path / "out" / "embtune.json").read_text())
     assert (record["candidate"], record["mix"]["strength"]) == (name, 0.5)
+    told = f"the lowest cosine is {record['export']['cosine']:.6f}, expected at least 0.995."
+    assert told in said
+    assert told in (tmp_path / "out" / "README.md").read_text()
     code, said = export(ended, tmp_path / "out", "--candidate", name)
     assert (code, said.count("\n")) == (2, 1)
     assert "exists already" in said
@@ -129,6 +133,16 @@ def test_an_export_is_pushed_to_a_hub_whole(ended: Path, tmp_path: Path, monkeyp
     assert {name: hub.files[name] for name in files} == {name: path.read_bytes() for name, path in files.items()}
 
 
+def test_a_token_that_is_missing_is_told_before_the_export(
+    ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    code, said = export(ended, tmp_path / "out", "--push-to-hub", "owner/model")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "environment variable HF_TOKEN" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_hub_that_refuses_is_one_line_and_the_export_stays(
     ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,11 +189,43 @@ def test_a_corrupted_adapter_and_one_of_another_base_are_told(run: Path, tmp_pat
     assert not out.exists()
 
 
+def test_force_replaces_neither_the_run_nor_what_is_no_model(run: Path, tmp_path: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    (tmp_path / "runs" / "other").mkdir(parents=True)
+    for dest, told in (
+        (run, "lies in it or holds it"),
+        (run / "best", "lies in it or holds it"),
+        (tmp_path, "lies in it or holds it"),
+        (tmp_path / "runs", "not an exported model"),
+    ):
+        code, said = export(run, dest, "--force")
+        assert (code, said.count("\n")) == (2, 1), said
+        assert told in said
+    forgotten = embtune_here("merge", run, run, run, "--force", cwd=tmp_path)
+    assert (forgotten.returncode, forgotten.stderr.count("\n")) == (2, 1)
+    assert names == {path.name for path in run.iterdir()}
+    verify(RunFolder(run).best)
+
+
+def test_a_best_model_that_has_changed_is_not_copied(run: Path, tmp_path: Path) -> None:
+    weights = RunFolder(run).best / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    code, said = export(run, tmp_path / "out")
+    assert (code, said.count("\n")) == (2, 1), said
+    assert "model.safetensors has changed" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_models_and_runs_are_averaged_by_hand(ended: Path, tmp_path: Path) -> None:
     shutil.copytree(RunFolder(ended).best, tmp_path / "one")
+    path = tmp_path / "one" / "model.safetensors"
+    best = load_file(path)
+    save_file({name: 5 * tensor for name, tensor in best.items()}, path)
     done = embtune_here("merge", ended, tmp_path / "one", tmp_path / "mean", "--weights", "3,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     verify(tmp_path / "mean")
+    for name, tensor in load_file(tmp_path / "mean" / "model.safetensors").items():
+        np.testing.assert_allclose(tensor, 2 * best[name], rtol=1e-5, atol=1e-6, err_msg=name)  # 3/4 of 1, 1/4 of 5
     assert "- 0.25 of `one`" in (tmp_path / "mean" / "README.md").read_text()
     for arguments, message in (
         ((ended, tmp_path / "one", tmp_path / "mean"), "exists already"),

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from search.results.leaderboard import leaderboard
 from search.study.study import Study, Verdict
-from tests.kit.toy_study import make_spec, run_all
+from tests.kit.toy_study import make_spec, record, run_all
 from trainables.training.rungs import best_rung
 
 
@@ -90,3 +90,19 @@ def test_two_objectives_are_kept_apart(tmp_path: Path, sampler: str) -> None:
     rows = leaderboard(study.trials, "ndcg@10", study.space.rungs)
     assert {row.trial for row in rows if row.front} == {t.number for t in study._study.best_trials}
     assert 0 < sum(row.front for row in rows) < len(rows)
+
+
+def test_a_trial_that_is_put_back_is_proposed_again_before_all_others(tmp_path: Path) -> None:
+    study = Study(tmp_path, make_spec())
+    first, second = study.next_trial(), study.next_trial()
+    assert first is not None
+    assert second is not None
+    study.report(first.number, 1, record(first.config, 1))
+    study.put_back(first.number)
+    assert study.next_trial() == first
+    assert list(study.trial(first.number).intermediate_values) == [1]
+    study.fail(second.number, "its loss is nan")
+    study.put_back(second.number)  # it has ended: there is nothing to go on with
+    third = study.next_trial()
+    assert third is not None
+    assert third.number == 2

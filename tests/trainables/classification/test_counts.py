@@ -29,7 +29,7 @@ PUBLISHED: dict[str, Any] = {"labels": LABELS, "r": 8, "alpha": 32.0, "dropout":
     ],
 )
 def test_the_published_counts_come_out_exactly(base: str, head: str, trainable: int, total: int) -> None:
-    counts = count_parameters(ClassifierConfig(base=base, head=head, **PUBLISHED))  # type: ignore[arg-type]
+    counts = count_parameters(ClassifierConfig(base=base, head=head, **PUBLISHED))
     assert (counts.trainable, counts.total) == (trainable, total)
 
 

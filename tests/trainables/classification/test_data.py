@@ -246,7 +246,7 @@ def test_a_source_that_changed_is_not_the_searchs_any_more(tmp_path: Path) -> No
 @pytest.mark.parametrize(("devices", "pieces"), [(1, 1), (2, 1), (1, 4), (2, 2)])
 def test_an_epoch_shows_each_row_once_and_like_lengths_together(devices: int, pieces: int) -> None:
     lengths = np.random.default_rng(0).integers(1, 500, size=403)
-    made = LengthBatchSampler(list(range(403)), lengths.tolist(), 16, devices, pieces, seed=7)  # type: ignore[arg-type]
+    made = LengthBatchSampler(list(range(403)), lengths.tolist(), 16, devices, pieces, seed=7)
     epochs = []
     for epoch in (0, 1):
         made.set_epoch(epoch)

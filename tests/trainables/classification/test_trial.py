@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,8 +77,8 @@ def test_a_trained_head_comes_back_with_its_adapter_merged_and_exported(
     assert logits_of(CrossEncoder(str(dest), device="cpu"), texts) == pytest.approx(expected, abs=1e-5)
     assert AutoModelForSequenceClassification.from_pretrained(dest).config.id2label == dict(enumerate(data.labels))
     if not pairs:
-        classify = pipeline("text-classification", model=str(dest), top_k=None, device="cpu")
-        said = {one["label"]: one["score"] for one in classify([texts[0]])[0]}
+        classify: Any = pipeline("text-classification", model=str(dest), top_k=None, device="cpu")
+        said = {one["label"]: one["score"] for one in classify([str(texts[0])])[0]}
         powers = np.exp(expected[0] - expected[0].max())
         assert said == pytest.approx(dict(zip(data.labels, powers / powers.sum(), strict=True)), abs=1e-5)
 
@@ -138,7 +139,8 @@ def test_a_step_in_pieces_is_the_same_step(tiny_base: TinyBase, tmp_path: Path) 
             labels = torch.tensor(data.true_N[at : at + size])
             (loss([list(map(str, data.texts[at : at + size]))], labels) / pieces).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-    assert torch.allclose(*gradients, atol=1e-6)
+    at_once, cut_up = gradients
+    assert torch.allclose(at_once, cut_up, atol=1e-6)
     assert train(cut, data, told, folder=tmp_path / "trial").metrics["accuracy"] >= 0
 
 

@@ -19,7 +19,7 @@ from trainables.config import TrialConfig
 from trainables.export import backends
 from trainables.export.backends import load_backend
 from trainables.export.export import Exported, ExportError, Form, export_model
-from trainables.export.manifest import MANIFEST, appearing, left_behind, replace_card, verify
+from trainables.export.manifest import MANIFEST, replace_card, verify
 from trainables.export.merge import trained_model
 from trainables.export.mix import Mix
 from trainables.export.reload import embed_both
@@ -146,6 +146,7 @@ def test_a_failed_check_keeps_the_folder_from_appearing_and_an_old_one_in_place(
 def test_a_destination_that_exists_is_replaced_only_by_force(trial: Trial, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
+    (tmp_path / "out" / "modules.json").touch()
     with pytest.raises(InputError, match="exists already"):
         export(Mix.of(*trial), tmp_path / "out")
     assert (tmp_path / "out" / "old").exists()
@@ -174,23 +175,6 @@ def test_an_extra_that_is_not_installed_is_named(target: Any, monkeypatch: pytes
         Form(target)
     assert str(error.value).endswith(f"expected after: pip install embtune[{target}]")
     assert "\n" not in str(error.value)
-
-
-def test_what_a_killed_export_left_goes_with_the_next_one_and_a_living_ones_stays(tmp_path: Path) -> None:
-    dest = tmp_path / "out"
-    for name in (".out-abcd_123", ".out-abcd_123.old", ".out-notours", ".outer-abcd_123"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").touch()
-    assert [path.name for path in left_behind(dest)] == [".out-abcd_123", ".out-abcd_123.old"]
-    with appearing(dest) as living:
-        with appearing(dest) as other:
-            (other / "file").write_text("second")
-            assert [path.name for path in left_behind(dest)] == [".out-abcd_123", ".out-abcd_123.old"]
-        assert living.is_dir()
-        assert {path.name for path in tmp_path.iterdir()} == {"out", living.name, ".out-notours", ".outer-abcd_123"}
-        (living / "file").write_text("first")
-    assert (dest / "file").read_text() == "first"
-    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out-notours", ".outer-abcd_123"}
 
 
 def test_a_manifest_tells_of_every_change(trial: Trial, tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def test_a_trial_is_trained_merged_exported_and_reloaded(
         assert exported.prompts["query"] == f"Instruct: {fields['task']}\nQuery:"
     np.testing.assert_allclose(embed(exported), embed(unmerged), atol=1e-5)
     if name == "embeddinggemma":
-        before, after = (m[2].linear.weight.detach() for m in (build_model(config, "cpu"), exported))
+        models: tuple[Any, ...] = build_model(config, "cpu"), exported
+        before, after = (m[2].linear.weight.detach() for m in models)
         assert not np.allclose(before, after), "its Dense modules were trained, and exported"
 
 
