@@ -85,7 +85,8 @@ class OpenRun:
             for protocol, comparisons in parts.items()
             for comparison in comparisons.values()
         ]
-        frame = pd.DataFrame(rows).rename(columns={"other": "best"})
+        columns = ["protocol", *(field.name for field in fields(Comparison))]
+        frame = pd.DataFrame(rows, columns=columns).rename(columns={"other": "best"})
         frame["p_holm"] = holm(list(frame["p_value"]))
         return frame
 
@@ -128,9 +129,12 @@ class OpenRun:
             raise InputError(f"{self.folder.path}: no best/ yet; `embtune search SPEC --resume` finishes the search")
         from sentence_transformers import CrossEncoder, SentenceTransformer
 
+        from evaluation.benchmark.models import runs_code
+
+        best, safe = self.folder.best, {"use_safetensors": True}
         if classifies(self.folder.path):
-            return CrossEncoder(str(self.folder.best), model_kwargs={"use_safetensors": True})
-        return SentenceTransformer(str(self.folder.best), model_kwargs={"use_safetensors": True})
+            return CrossEncoder(str(best), model_kwargs=safe)
+        return SentenceTransformer(str(best), model_kwargs=safe, trust_remote_code=runs_code(best))
 
     def report(self) -> Path:
         """Write the HTML report and return its path."""

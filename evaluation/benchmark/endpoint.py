@@ -12,6 +12,7 @@ import httpx2
 from evaluation.errors import InputError
 
 KEY = "OPENAI_API_KEY"  # environment variable; an endpoint on one's own machine needs none
+REFUSED = (401, 403)  # HTTP: the key is wrong, or is missing
 TIMEOUT = httpx2.Timeout(120, connect=5)  # seconds; a model on CPU takes long to answer, no server to accept a call
 
 
@@ -35,15 +36,18 @@ class Endpoint:
 
         Args:
             url: of the endpoint.
-            model: to ask; None: the one that the endpoint has.
+            model: to ask, which it need not list; None: the one that the endpoint has.
 
         Raises:
-            InputError: not a URL, no answer, several models and none named.
+            InputError: not a URL, no answer, a key that it refuses, several models and none named.
         """
         if not url.startswith(("http://", "https://")):
             raise InputError(f"endpoint {url}: not a URL, expected one such as http://localhost:11434/v1")
         endpoint = cls(url.rstrip("/"), model or "", os.environ.get(KEY))
         if model:
+            reply = endpoint._send("GET", "/models")
+            if reply.status_code in REFUSED:
+                raise endpoint._refusal(reply, "/models")
             return endpoint
         entries = endpoint._call("GET", "/models").get("data")
         names = [str(entry.get("id")) for entry in entries or () if isinstance(entry, dict)]
@@ -73,14 +77,9 @@ class Endpoint:
         return text
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        try:
-            # Redirects are not followed: the key goes nowhere but to the URL that was named.
-            reply = httpx2.request(method, self.url + path, json=body, headers=headers, timeout=TIMEOUT)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise InputError(f"endpoint {self.url}: does not answer ({type(error).__name__})") from None
+        reply = self._send(method, path, body)
         if reply.status_code != 200:
-            raise InputError(f"endpoint {self.url}: answers {reply.status_code} {reply.reason_phrase} to {path}")
+            raise self._refusal(reply, path)
         try:
             value = reply.json()
         except ValueError:
@@ -88,3 +87,14 @@ class Endpoint:
         if not isinstance(value, dict):
             raise InputError(f"endpoint {self.url}: its answer to {path} is no JSON object")
         return value
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        try:
+            # Redirects are not followed: the key goes nowhere but to the URL that was named.
+            return httpx2.request(method, self.url + path, json=body, headers=headers, timeout=TIMEOUT)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise InputError(f"endpoint {self.url}: does not answer ({type(error).__name__})") from None
+
+    def _refusal(self, reply: httpx2.Response, path: str) -> InputError:
+        return InputError(f"endpoint {self.url}: answers {reply.status_code} {reply.reason_phrase} to {path}")

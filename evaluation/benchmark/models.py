@@ -63,19 +63,26 @@ def resolve_model(name: str) -> ModelEntry:
     return ModelEntry(name, str(folder), base, base_revision=(saved.get("config") or {}).get("revision"))
 
 
-def load_model(location: str, revision: str | None = None) -> SentenceTransformer:
-    """Load a hub id (at a revision) or a folder from safetensors only, with no code from the model's repository.
+def load_model(location: str, revision: str | None = None, code: bool = False) -> SentenceTransformer:
+    """Load a hub id (at a revision) or a folder from safetensors only, with no code of its own unless `code` says so.
 
     Raises:
         InputError: not there, no safetensors, or a model that needs code of its own.
     """
     try:
         return SentenceTransformer(
-            location, revision=revision, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            location, revision=revision, trust_remote_code=code, model_kwargs={"use_safetensors": True}
         )
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(f"model {location}: cannot be loaded ({reason[:300]})") from None
+
+
+def runs_code(folder: Path) -> bool:
+    """Whether an exported model runs code that its base brought, which the search's spec trusted."""
+    record = folder / "embtune.json"
+    saved = read_json(record) if record.is_file() else {}
+    return bool((saved.get("config") or {}).get("trust_remote_code"))
 
 
 def same_model(one: str, other: str) -> bool:

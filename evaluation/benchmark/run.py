@@ -111,7 +111,8 @@ def benchmark(
         metric: what rows are sorted by and compared on.
         metrics: what is computed besides.
         details: also cosine protocols, truncated sizes and encoding speed, for each row.
-        judge: also context precision and recall as a language model judges them, for each row.
+        judge: also context precision and recall as a language model judges them, for each row; where it fails, it is
+            asked no more and a note says so.
         batch_size: texts encoded at once.
         cache: folder of embeddings that are kept on disk; None: nothing is kept.
         load: location, revision -> model; search hands in the loader that knows the families' prompts.
@@ -137,6 +138,7 @@ def benchmark(
     scores: dict[tuple[str, str], Scores] = {}
     lengths: dict[str, int | None] = {}
     entries = _with_bases(models)
+    judging = judge
     for entry in entries:
         model = _load(entry, models, load, notes)
         if model is None:
@@ -149,8 +151,12 @@ def benchmark(
             found = score_embeddings(embeddings, metrics)
             scores[task.name, entry.name] = found
             extra = model_details(model, embeddings, metric, batch_size) if details else None
-            if judge is not None:
-                extra = {**(extra or {}), "judged": judge.judged(task, found)}
+            if judging is not None:
+                try:
+                    extra = {**(extra or {}), "judged": judging.judged(task, found)}
+                except InputError as error:  # what was computed and judged so far stays
+                    notes.append(f"not judged from task {task.name}, model {entry.name} on: {error}")
+                    judging = None
             row = _row(entry, task, found, metric, embeddings.queries_QD.shape[1], extra)
             rows.append(replace(row, **size))
         del model

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Literal
+
+import faiss
 
 from evaluation.errors import InputError
 from evaluation.task import fold
@@ -58,6 +62,12 @@ class Asked:
     known: str | None
 
 
+def searching_threads() -> ThreadPoolExecutor:
+    """One thread for each core, in each of which FAISS uses one: it searches with the interpreter's lock released."""
+    cores = os.cpu_count() or 1
+    return ThreadPoolExecutor(cores, initializer=faiss.omp_set_num_threads, initargs=(1,))
+
+
 @dataclass(frozen=True)
 class Desk:
     """The corpus, the models and the clean-up that questions are put to."""
@@ -66,6 +76,7 @@ class Desk:
     searchers: tuple[Searcher, ...]
     clean_up: CleanUp
     smoke: bool = False
+    _pool: ThreadPoolExecutor = field(default_factory=searching_threads, init=False, repr=False, compare=False)
 
     def ask(
         self,
@@ -81,7 +92,9 @@ class Desk:
         """
         cleaned = self.clean_up.clean(checked(question), off, on)
         known = self.corpus.find(cleaned.searched) or self.corpus.find(cleaned.asked)
-        rankings = [searcher.search(cleaned.searched) for searcher in self.searchers]
+        # Encoding uses all cores for one model, so the models take turns; the search of one question uses one core.
+        encoded = [searcher.encode(cleaned.searched) for searcher in self.searchers]
+        rankings = list(self._pool.map(lambda searcher, found: searcher.rank(*found), self.searchers, encoded))
         before = {place: rank for rank, place in enumerate(rankings[0].positions, start=1)}
         columns = []
         for number, (searcher, ranking) in enumerate(zip(self.searchers, rankings, strict=True)):

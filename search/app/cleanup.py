@@ -75,7 +75,7 @@ class CleanUp:
             steps.append(Step("translation", text, translated, "translation" not in off, "translation"))
             foreign = "translation" in off
             text = translated
-        if not foreign and self.languages.main == "fr":  # the dictionary is French
+        if not foreign:  # words of the corpus and of its language
             text = self._spell(text, off, steps)
         text = self._expand(text, on, steps)
         return Cleaned(question, text, tuple(steps))

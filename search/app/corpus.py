@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from evaluation.errors import InputError
 from evaluation.files import read_jsonl, text_of
-from evaluation.task import RetrievalTask, fold
+from evaluation.task import Protocol, RetrievalTask, fold
 from search.paths import RunFolder
-from trainables.data.prepared import DISTRACTORS, load_report
+from trainables.data.corpus import CORPUS
+from trainables.data.corpus import read_corpus as read_passages
+from trainables.data.prepared import load_report, load_task
 from trainables.data.rows import PARTS
+from trainables.data.survey import GROUP_NAME
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Known:
     """A question that the data answers.
 
     Attributes:
-        part: of the data, such as train, whose questions the tuned model has learned; empty: not known.
+        part: of the run's data, such as train, whose questions the tuned model has learned; empty: of no part of it.
         relevant: positions of the passages that answer it.
     """
 
@@ -50,7 +55,9 @@ class Corpus:
         place = self._places.setdefault(key, len(self.texts))
         if place == len(self.texts):
             self.texts.append(text.strip())
-            self.concepts.append(concept)
+            self.concepts.append(None)
+        if self.concepts[place] is None:
+            self.concepts[place] = concept
         return place
 
     def add_task(self, task: RetrievalTask, part: str = "") -> None:
@@ -75,22 +82,23 @@ def matched(question: str) -> str:
 
 
 def run_corpus(run: RunFolder) -> Corpus:
-    """The passages of all parts of a run, as a real index holds them, and the questions of each part."""
+    """Every passage that a run searches, and the questions of each part with what answers them, as the run judges."""
     corpus = Corpus(run.name)
-    protocol = load_report(run.data).config.protocol
+    parts = {part: [row for _, row in read_jsonl(run.data / f"{part}.jsonl")] for part in PARTS}
+    for row in chain(*parts.values()):
+        corpus.add(row["positive"], _concept(row["concept"]))
+    if (run.data / CORPUS).is_file():
+        for text in read_passages(run.data).values():
+            corpus.add(text)
     for part in reversed(PARTS):  # a question of two parts is one of test
-        rows = [row for _, row in read_jsonl(run.data / f"{part}.jsonl")]
-        for row in rows:
-            corpus.add(row["positive"], row["concept"])
-        anchors, positives, concepts, kinds = (
-            [row[name] for row in rows] for name in ("anchor", "positive", "concept", "kind")
-        )
-        if protocol == "concept" or "definition" in kinds:
-            corpus.add_task(RetrievalTask.from_pairs(part, anchors, positives, concepts, kinds, protocol), part)
-    if (rest := run.data / DISTRACTORS).is_file():
-        for _, row in read_jsonl(rest):
-            corpus.add(row["positive"])
+        if parts[part] and _has_answers(parts[part], load_report(run.data).config.protocol):
+            corpus.add_task(load_task(run.data, part), part)
     return corpus
+
+
+def _has_answers(rows: Sequence[dict[str, Any]], protocol: Protocol) -> bool:
+    """Whether a part has questions that its protocol can judge: a task without any would be refused."""
+    return protocol == "concept" or any(row["kind"] == "definition" for row in rows)
 
 
 def read_corpus(path: Path) -> Corpus:
@@ -99,15 +107,14 @@ def read_corpus(path: Path) -> Corpus:
     Rows with `anchor` and `positive` are pairs: their anchors are known questions.
 
     Raises:
-        InputError: neither of the two, a row without a text, no passages.
+        InputError: neither of the two, a row without a text or with half a character, no passages.
     """
     corpus = Corpus(path.stem)
     if path.is_dir() and (path / "corpus.jsonl").is_file():
-        splits = sorted(file.stem for file in (path / "qrels").glob("*.tsv"))
-        for split in splits:
-            corpus.add_task(RetrievalTask.load_beir(path, split), split)
-        if not splits:
-            _add_rows(corpus, path / "corpus.jsonl")
+        _add_rows(corpus, path / "corpus.jsonl")
+        for split in sorted(file.stem for file in (path / "qrels").glob("*.tsv")):
+            # Its training part is not what this run's model was trained on.
+            corpus.add_task(RetrievalTask.load_beir(path, split))
     elif path.is_file() and path.suffix == ".jsonl":
         _add_rows(corpus, path)
     else:
@@ -125,14 +132,23 @@ def _add_rows(corpus: Corpus, path: Path) -> None:
             text = f"{title} {text}"
         if not text.strip():
             continue
-        place = corpus.add(text, _concept(row.get("cluster_id", row.get("concept"))))
+        if not text.isascii() and text != text.encode("utf-8", "replace").decode():
+            raise InputError(f"{where}: a text with half a character (a lone surrogate), expected UTF-8")
+        place = corpus.add(text, _concept(row.get("concept", row.get("cluster_id"))))
         if "anchor" in row:
             answers.setdefault(text_of(where, row, "anchor"), set()).add(place)
     corpus.known |= {matched(anchor): Known("", frozenset(places)) for anchor, places in answers.items()}
 
 
 def _concept(value: object) -> str | None:
-    return str(value) if isinstance(value, str | int) else None
+    """A concept that the data names. Names that prepare gave to groups are none: the next search makes its own."""
+    named = str(value) if isinstance(value, str | int) else ""
+    return named if named and not GROUP_NAME.fullmatch(named) else None
+
+
+def names_concepts(run: RunFolder) -> bool:
+    """Whether the source of a run's data names concepts."""
+    return any(_concept(row["concept"]) for _, row in read_jsonl(run.data / "train.jsonl"))
 
 
 def training_pairs(run: RunFolder) -> Iterable[tuple[str, str]]:

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS question
     (id INTEGER PRIMARY KEY, at REAL, asked TEXT, searched TEXT, steps TEXT, columns TEXT);
 CREATE TABLE IF NOT EXISTS thumb
     (question INTEGER REFERENCES question, place INTEGER, text TEXT, concept TEXT, up INTEGER, at REAL,
-     PRIMARY KEY (question, place));
+     PRIMARY KEY (question, text));
 """
 
 
@@ -37,7 +37,7 @@ class Entry:
         at: seconds since 1970.
         steps: of its clean-up, as dictionaries of Step.
         columns: for each model its name, milliseconds and the first passages with their scores.
-        thumbs: position in the corpus -> whether the thumb is up.
+        thumbs: passage -> whether the thumb is up.
     """
 
     id: int
@@ -46,7 +46,7 @@ class Entry:
     searched: str
     steps: list[dict[str, Any]]
     columns: list[dict[str, Any]]
-    thumbs: dict[int, bool]
+    thumbs: dict[str, bool]
 
 
 class Log:
@@ -80,14 +80,22 @@ class Log:
             return int(done.lastrowid or 0)
 
     def judge(self, question: int, place: int, text: str, concept: str | None, thumb: Thumb) -> bool:
-        """Keep a thumb, the last one of a question and passage, or take it away; False: there is no such question."""
+        """Keep a thumb, or take it away; False: there is no such question.
+
+        It takes the place of all that the passage got for what was searched, whenever that was asked.
+        """
         with self._open() as base:
             if base.execute("SELECT 1 FROM question WHERE id = ?", (question,)).fetchone() is None:
                 return False
-            base.execute("DELETE FROM thumb WHERE question = ? AND place = ?", (question, place))
+            base.execute(
+                "DELETE FROM thumb WHERE text = ? AND question IN "
+                "(SELECT id FROM question WHERE searched = (SELECT searched FROM question WHERE id = ?))",
+                (text, question),
+            )
             if thumb != "none":
                 row = (question, place, text, concept, thumb == "up", time.time())
-                base.execute("INSERT INTO thumb VALUES (?, ?, ?, ?, ?, ?)", row)
+                # A file of an earlier version has one thumb for each position: the last one stays.
+                base.execute("INSERT OR REPLACE INTO thumb VALUES (?, ?, ?, ?, ?, ?)", row)
         return True
 
     def searched(self, question: int) -> str | None:
@@ -96,23 +104,23 @@ class Log:
             row = base.execute("SELECT searched FROM question WHERE id = ?", (question,)).fetchone()
             return str(row[0]) if row else None
 
-    def thumbs(self, searched: str) -> dict[int, bool]:
-        """Position -> the last thumb that a question has, whenever it was asked."""
+    def thumbs(self, searched: str) -> dict[str, bool]:
+        """Passage -> the last thumb that a question has, whenever it was asked, and in whichever corpus."""
         with self._open() as base:
             rows = base.execute(
-                "SELECT place, up FROM thumb JOIN question ON question = id WHERE searched = ? ORDER BY thumb.at",
+                "SELECT text, up FROM thumb JOIN question ON question = id WHERE searched = ? ORDER BY thumb.at",
                 (searched,),
             )
-            return {place: bool(up) for place, up in rows}
+            return {text: bool(up) for text, up in rows}
 
     def latest(self, count: int = 100) -> list[Entry]:
         """The last questions, newest first."""
         with self._open() as base:
             rows = base.execute("SELECT * FROM question ORDER BY id DESC LIMIT ?", (count,)).fetchall()
-            thumbs: dict[int, dict[int, bool]] = {row[0]: {} for row in rows}
-            for number, place, up in base.execute("SELECT question, place, up FROM thumb ORDER BY at"):
+            thumbs: dict[int, dict[str, bool]] = {row[0]: {} for row in rows}
+            for number, text, up in base.execute("SELECT question, text, up FROM thumb ORDER BY at"):
                 if number in thumbs:
-                    thumbs[number][place] = bool(up)
+                    thumbs[number][text] = bool(up)
             return [
                 Entry(number, at, asked, searched, json.loads(steps), json.loads(columns), thumbs[number])
                 for number, at, asked, searched, steps, columns in rows

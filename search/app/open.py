@@ -7,12 +7,12 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from evaluation.benchmark.models import load_model, resolve_model
+from evaluation.benchmark.models import load_model, resolve_model, runs_code
 from evaluation.errors import InputError
 from search.app.acronyms import expansions
 from search.app.ask import Desk
 from search.app.cleanup import CleanUp
-from search.app.corpus import read_corpus, run_corpus, training_pairs
+from search.app.corpus import names_concepts, read_corpus, run_corpus, training_pairs
 from search.app.language import Languages
 from search.app.searcher import Searcher
 from search.app.spelling import Spelling
@@ -61,15 +61,20 @@ def open_desk(
     tongues = Languages(languages)
     translator = Translator(translate) if translate else None
     passages = read_corpus(corpus) if corpus else run_corpus(run)
-    loaders: list[Callable[[], SentenceTransformer]] = [lambda: run_base(run), lambda: load_model(str(run.best))]
+    if not names_concepts(run):  # its rows are kept together by their texts; one that names a concept would end that
+        passages.concepts = [None] * len(passages.texts)
+    loaders: list[Callable[[], SentenceTransformer]] = [
+        lambda: run_base(run),
+        lambda: load_model(str(run.best), code=runs_code(run.best)),
+    ]
     entries = [resolve_model(name) for name in models]
     loaders += [lambda entry=entry: base_model(entry.location, entry.revision) for entry in entries]  # type: ignore[misc]
     searchers = []
     for name, load in zip(names, loaders, strict=True):
         say(f"{name}: {len(passages.texts):,} passages")
-        searchers.append(Searcher.of(name, load().eval(), passages.texts, run.embeddings, progress=False))
+        searchers.append(Searcher.of(name, load().eval(), passages.texts, run.embeddings))
     smoke = STAND_INS in Path(Benchmark.read(run.benchmark).base).parts
-    clean_up = CleanUp(tongues, Spelling(passages.texts), expansions(training_pairs(run)), translator)
+    clean_up = CleanUp(tongues, Spelling(passages.texts, tongues.main), expansions(training_pairs(run)), translator)
     return Desk(passages, tuple(searchers), clean_up, smoke)
 
 

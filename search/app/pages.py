@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def page_routes(service: Service, token: str | None, described: Callable[[], dic
         except QuestionError as error:
             return show("ask", view, 400, problem=wording(view.tongue)[error.why])
         except InputError as error:
-            return show("ask", view, 500, problem=str(error))
+            return show("ask", view, 500, problem=wording(view.tongue)["failed"], reason=str(error))
         log = service.log
         thumbs = await service.read(lambda: log.thumbs(asked.cleaned.searched)) if log else {}
         pieces, failed = None, None
@@ -49,7 +50,8 @@ def page_routes(service: Service, token: str | None, described: Callable[[], dic
                 pieces = await service.answer(asked)
             except InputError as error:
                 failed = str(error)
-        seen = View(view.question, view.off, view.on, view.tongue, view.answer, entry)
+        # Where there is no answer, thumbs and the other language do not ask for one again.
+        seen = replace(view, answer=pieces is not None, entry=entry)
         return show("ask", seen, asked=asked, thumbs=thumbs, pieces=pieces, failed=failed)
 
     @routes.post("/thumb")
@@ -129,7 +131,15 @@ def renderer(service: Service) -> Show:
     def show(template: str, view: View, status: int = 200, **values: Any) -> HTMLResponse:
         words = wording(view.tongue)
         text = environment.get_template(f"{template}.html.j2").render(
-            {"asked": None, "problem": None, "service": service, "view": view, "w": words, "tongues": TONGUES}
+            {
+                "asked": None,
+                "problem": None,
+                "reason": None,
+                "service": service,
+                "view": view,
+                "w": words,
+                "tongues": TONGUES,
+            }
             | {"change": lambda passage, first: change(passage, first, words)}
             | values
         )

@@ -52,29 +52,36 @@ class Searcher:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def of(cls, name: str, model: SentenceTransformer, texts: Sequence[str], cache: Path, progress: bool) -> Searcher:
+    def of(cls, name: str, model: SentenceTransformer, texts: Sequence[str], cache: Path) -> Searcher:
         """Embed the corpus, or read the embeddings of an earlier time, and ask one question to have all in memory.
 
         Raises:
             InputError: embeddings that are not finite, a file in the cache that is not this corpus's.
         """
-        corpus_CD = EmbeddingCache.of(model, cache).embed(model, texts, "document", progress=progress)
+        corpus_CD = EmbeddingCache.of(model, cache).embed(model, texts, "document")
         searcher = cls(name, model, corpus_CD)
         searcher.search("?")
         return searcher
 
     def search(self, question: str) -> Ranking:
         """Rank the passages for a question. May be called from many threads."""
+        return self.rank(*self.encode(question))
+
+    def encode(self, question: str) -> tuple[NDArray[np.float32], float]:
+        """(1, D) embedding of a question, and the milliseconds that it took."""
         with self._lock:
             start = time.perf_counter()
             query_1D = embed(self.model, [question], "query")
-            encoded = time.perf_counter()
+            return query_1D, (time.perf_counter() - start) * 1000
+
+    def rank(self, query_1D: NDArray[np.float32], encode_ms: float) -> Ranking:
+        """Rank the passages for an encoded question."""
         started = time.perf_counter()
         scores_1K, positions_1K = top_k(query_1D, self.corpus_CD, DEPTH)
         ended = time.perf_counter()
         return Ranking(
             tuple(positions_1K[0].tolist()),
             tuple(scores_1K[0].tolist()),
-            (encoded - start) * 1000,
+            encode_ms,
             (ended - started) * 1000,
         )

@@ -16,6 +16,7 @@ from search.app.links import View
 from search.app.log import Log, Thumb
 
 Value = TypeVar("Value")
+ANSWERS = 100  # that are remembered
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Service:
     desk: Desk
     log: Log | None = None
     llm: Endpoint | None = None
+    # Answers cost time and money: the page that comes after a thumb, or in the other language, has the same one.
+    _answers: dict[tuple[str, ...], list[Piece]] = field(default_factory=dict)
     # However many wait for a slow model or endpoint, threads are left for all that does not need one.
     _searching: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
     _answering: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
@@ -47,15 +50,21 @@ class Service:
         return await to_thread.run_sync(work, limiter=self._searching)
 
     async def answer(self, asked: Asked) -> list[Piece]:
-        """An answer from the last model's passages.
+        """An answer from the last model's passages; one of the last few is not asked for again.
 
         Raises:
             InputError: the endpoint does not answer.
         """
         assert self.llm is not None
         texts = [passage.text for passage in asked.columns[-1].passages]
-        work = partial(answer, self.llm, asked.cleaned.searched, texts)
-        return await to_thread.run_sync(work, limiter=self._answering)
+        key = (asked.cleaned.searched, *texts)
+        if key not in self._answers:
+            work = partial(answer, self.llm, asked.cleaned.searched, texts)
+            self._answers[key] = await to_thread.run_sync(work, limiter=self._answering)
+        pieces = self._answers[key]
+        while len(self._answers) > ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        return pieces
 
     async def judge(self, entry: int, place: int, thumb: Thumb) -> bool:
         """Keep a thumb; False: there is no such question or passage, or no log."""

@@ -1,4 +1,4 @@
-"""Misspelt words of a question -> words of the corpus first, then of a French dictionary (pyspellchecker's).
+"""Misspelt words of a question -> words of the corpus first, then of a dictionary of its language (pyspellchecker's).
 
 A word that stands in the corpus or in the dictionary is never touched, nor one in capitals, one with capitals inside
 (DGFiP), one with digits or one of fewer than four letters. A correction is at most one letter away, accents aside.
@@ -16,6 +16,7 @@ from spellchecker import SpellChecker
 WORD = re.compile(r"\w+")
 SHORTEST = 4
 LONGEST = 30  # letters; anything longer is no word
+LETTERS = 64  # that a correction may put in, where the corpus alone says which there are
 MOST = 50  # words of a question that are looked up
 
 
@@ -30,13 +31,21 @@ def plain(word: str) -> str:
 
 
 class Spelling:
-    """The words of a corpus and of French. Made once, then only read."""
+    """The words of a corpus and of its language. Made once, then only read."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._french = SpellChecker(language="fr", distance=1)
+    def __init__(self, texts: Iterable[str], language: str = "fr") -> None:
+        """Read the words of the texts, and the dictionary of an ISO 639 code, where there is one."""
         counts = Counter(word.casefold() for text in texts for word in WORD.findall(text))
         self._corpus = _Words(counts)
-        self._dictionary = _Words(self._french.word_frequency.dictionary)
+        try:
+            self._checker = SpellChecker(language=language, distance=1)
+            self._dictionary = _Words(self._checker.word_frequency.dictionary)
+        except ValueError:  # no dictionary of that language: the corpus's words and letters alone
+            self._checker = SpellChecker(language=None, distance=1)
+            self._dictionary = _Words({})
+            keys = {plain(word) for word in counts if word.isalpha()}
+            letters = {letter for letter, _ in Counter("".join(sorted(keys))).most_common(LETTERS)}
+            self._checker.word_frequency.load_words(key for key in keys if letters.issuperset(key))
 
     def corrections(self, text: str) -> dict[str, str]:
         """Misspelt word -> its correction, in the text's order. Words without a near one are not in it."""
@@ -58,7 +67,7 @@ class Spelling:
     def _nearest(self, word: str) -> str | None:
         """The most frequent word: first among those that differ in accents alone, then among those one letter away."""
         bare = plain(word)
-        near = self._french.edit_distance_1(bare)
+        near = self._checker.edit_distance_1(bare)
         for keys in ({bare}, near):
             for words in (self._corpus, self._dictionary):
                 if best := words.best(keys):

@@ -24,6 +24,8 @@ WORDING = {
         "The question is too long: at most 2,000 characters.",
         "La question est trop longue : 2 000 caractères au plus.",
     ),
+    "failed": ("The question could not be searched:", "La question n'a pas pu être recherchée :"),
+    "no_answer": ("The endpoint gave no answer:", "Le modèle qui répond n'a pas donné de réponse :"),
     "error": ("That did not work", "Cela n'a pas fonctionné"),
     "missing": ("There is no such page.", "Cette page n'existe pas."),
     "steps": ("What was done to the question", "Ce qui a été fait de la question"),

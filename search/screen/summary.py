@@ -193,6 +193,8 @@ def shown_path(path: Path) -> str:
 
 def print_how_to_load(run: RunFolder, console: Console) -> None:
     """Where the exported model is, and the lines that load it."""
+    from evaluation.benchmark.models import runs_code
+
     shown = run.best.name if run.url else shown_path(run.best)
     console.print(
         f"The best model is in [bold]{run.url + '/' if run.url else ''}{shown}[/]. Load it with", highlight=False
@@ -200,4 +202,5 @@ def print_how_to_load(run: RunFolder, console: Console) -> None:
     if run.url:
         console.print(f"    embtune export {run.url} {shown}", highlight=False, soft_wrap=True)
     console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
-    console.print(f'    model = SentenceTransformer("{shown}")', highlight=False, soft_wrap=True)
+    code = ", trust_remote_code=True" if runs_code(run.best) else ""
+    console.print(f'    model = SentenceTransformer("{shown}"{code})', highlight=False, soft_wrap=True)

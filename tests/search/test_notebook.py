@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +76,13 @@ def test_the_benchmark_has_a_row_for_each_protocol_and_metric_with_its_interval(
     assert (frame["p_holm"] >= frame["p_value"]).all()
     assert frame["p_holm"].max() <= 1
     assert str(frame["queries"].dtype) == "int64"
+
+
+def test_a_benchmark_without_a_protocol_is_a_table_without_rows(ended: OpenRun, tmp_path: Path) -> None:
+    replace(Benchmark.read(ended.folder.benchmark), protocols={}).write(tmp_path / "benchmark.json")
+    frame = OpenRun(tmp_path).benchmark()
+    assert list(frame.columns) == list(ended.benchmark().columns)
+    assert len(frame) == 0
 
 
 def test_the_movers_are_all_test_queries_and_their_mean_change_is_the_benchmarks(ended: OpenRun) -> None:

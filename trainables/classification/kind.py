@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from evaluation.classification.metrics import METRICS, SEARCHED
 from evaluation.retrieval import Scores
+from trainables.bases.families import resolve_base
 from trainables.classification.batches import LengthBatchSampler
 from trainables.classification.predict import evaluate_classifier, logits_of
 from trainables.classification.prepared import LabelledData
@@ -137,9 +138,9 @@ def balanced(true_N: np.ndarray, classes: int) -> torch.Tensor:
 
 def pieces_of(config: ClassifierConfig, share: int) -> int:
     """Batches that a device's share of a step is cut into, equal ones, so that each stays within micro_batch_tokens."""
-    if config.micro_batch_tokens is None or config.max_length is None:
+    if config.micro_batch_tokens is None:
         return 1
-    most = max(1, config.micro_batch_tokens // config.max_length)
+    most = max(1, config.micro_batch_tokens // resolve_base(config).max_length)
     return next(pieces for pieces in range(1, share + 1) if share % pieces == 0 and share // pieces <= most)
 
 

@@ -76,11 +76,22 @@ def test_the_reference_is_the_passage_of_the_highest_grade() -> None:
     assert reference(task, "q") == "B"
 
 
-@pytest.mark.parametrize("reply", ["yes", "{", "[1]", '{"verdict": "maybe"}', '{"classifications": []}'])
-def test_replies_without_a_verdict_are_left_out_not_guessed(reply: str, task: RetrievalTask, scores: Scores) -> None:
+@pytest.mark.parametrize(
+    ("reply", "read"),
+    [
+        ("yes", None),
+        ("{", None),
+        ("[1]", None),
+        ('{"verdict": "maybe"}', {"verdict": "maybe"}),
+        ('so {"classifications": []}.', {"classifications": []}),
+    ],
+)
+def test_replies_without_a_verdict_are_left_out_not_guessed(
+    reply: str, read: dict[str, object] | None, task: RetrievalTask, scores: Scores
+) -> None:
     with chat_server(lambda messages: reply) as (url, _), pytest.raises(InputError, match="none of its replies"):
         Judge(Endpoint.open(url)).judged(task, scores)
-    assert json_object(reply) != {"verdict": 1}
+    assert json_object(reply) == read
 
 
 def test_one_unreadable_reply_leaves_out_its_question(task: RetrievalTask, tiny_base: TinyBase, tmp_path: Path) -> None:
@@ -100,6 +111,34 @@ def test_one_unreadable_reply_leaves_out_its_question(task: RetrievalTask, tiny_
     assert "judged: precision@5" in table.markdown()
 
 
+def test_an_endpoint_that_is_lost_midway_leaves_the_table(
+    task: RetrievalTask, tiny_base: TinyBase, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        task.save_beir(tmp_path / name)
+    asked: list[None] = []
+
+    def reply(messages: list[dict[str, str]]) -> str:
+        asked.append(None)
+        if len(asked) > 6 * 6:  # what the first task needs
+            raise ConnectionAbortedError
+        return judge_by_words(messages)
+
+    model = str(tiny_base("bert"))
+    reworded = tmp_path / "second" / "queries.jsonl"  # else what was judged of the first task would be known
+    reworded.write_text(reworded.read_text().replace('"text": "', '"text": "donc '))
+    with chat_server(reply) as (url, _):
+        judge = Judge(Endpoint.open(url))
+        table = run_benchmark([tmp_path / "first", tmp_path / "second"], [model], judge=judge, load=base_model)
+    first, second = table.rows
+    assert first.details is not None
+    assert first.details["judged"]["questions"] == 6
+    assert second.details is None
+    assert 0 < second.score <= 1
+    assert any(f"not judged from task second/test, model {model} on: endpoint {url}" in note for note in table.notes)
+    assert "judged: precision@5" in table.markdown()
+
+
 def test_the_command_prints_what_was_judged(task: RetrievalTask, tiny_base: TinyBase, tmp_path: Path) -> None:
     task.save_beir(tmp_path / "t")
     with chat_server(judge_by_words, models=("small", "large")) as (url, _):
@@ -111,7 +150,7 @@ def test_the_command_prints_what_was_judged(task: RetrievalTask, tiny_base: Tiny
     assert done.returncode == 0, done.stderr
     judged = json.loads(done.stdout)["rows"][0]["details"]["judged"]
     assert 0 <= judged["precision@5"] <= 1
-    gone = embtune_here(*call, cwd=tmp_path)
+    gone = embtune_here(*call, "--judge-model", "small", cwd=tmp_path)
     assert gone.returncode == 2
     assert "does not answer" in gone.stderr
     assert len(gone.stderr.splitlines()) == 1
@@ -130,6 +169,12 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("url", ["localhost:1/v1", "file:///etc/passwd", "http://127.0.0.1:1/v1", "http://[::", ""])
-def test_a_url_without_an_endpoint_is_one_line(url: str) -> None:
+@pytest.mark.parametrize("model", [None, "tiny"])
+def test_a_url_without_an_endpoint_is_one_line(url: str, model: str | None) -> None:
     with pytest.raises(InputError, match=r"expected one such as|does not answer"):
-        Endpoint.open(url)
+        Endpoint.open(url, model)
+
+
+def test_a_named_model_need_not_be_listed() -> None:
+    with chat_server(lambda messages: "ok", models=()) as (url, _):
+        assert Endpoint.open(url, "alias").ask([{"role": "user", "content": "?"}]) == "ok"

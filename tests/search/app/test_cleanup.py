@@ -113,6 +113,16 @@ def test_a_question_in_another_language_is_not_corrected_as_french(clean_up: Cle
     assert "retraite" in french.searched
 
 
+@pytest.mark.parametrize(("language", "found"), [("en", {"housse": "house"}), ("sv", {})])
+def test_a_corpus_of_another_language_has_its_own_words(language: str, found: dict[str, str]) -> None:
+    spelling = Spelling(["Skatteverket beslutar about retirement"], language)
+    assert spelling.corrections("skateverket beslutar") == {"skateverket": "skatteverket"}
+    assert spelling.corrections("housse") == found, "its dictionary where there is one, and never the French one"
+    cleaned = CleanUp(Languages([language]), spelling).clean("skateverket beslutar retirment")
+    assert cleaned.searched == "skatteverket beslutar retirement"
+    assert [step.kind for step in cleaned.steps] == ["spelling", "spelling"]
+
+
 def test_languages_are_those_named_and_a_doubtful_one_is_the_corpus_s() -> None:
     assert Languages(["fr", "de"]).detect("Wo ist das Finanzamt der Stadt Köln?")[0] == "de"
     assert Languages(["fr", "en"]).detect("Wo ist das Finanzamt der Stadt Köln?")[0] in ("fr", "en")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -13,15 +14,20 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.errors import InputError
 from search.app.ask import Desk
-from search.app.corpus import read_corpus
+from search.app.corpus import Corpus, names_concepts, read_corpus, run_corpus
 from search.app.open import run_base
+from search.notebook import OpenRun
 from search.paths import RunFolder
+from search.screen.summary import print_how_to_load
 from tests.kit.app import quiet_desk
 from tests.kit.command import EMBTUNE, embtune_here
+from trainables.data.config import DataConfig
+from trainables.prepare import prepare
 
 
 def test_the_command_serves_and_asks_for_a_token_with_a_host(run: Path, tmp_path: Path) -> None:
@@ -99,22 +105,88 @@ def test_embeddings_of_another_dimension_in_the_cache_are_refused(run: Path, tmp
         quiet_desk(moved, corpus=corpus)
 
 
-def test_a_beir_folder_brings_its_known_questions(tmp_path: Path) -> None:
-    (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "un"}\n{"_id": "2", "title": "T", "text": "deux"}\n')
-    assert read_corpus(tmp_path).texts == ["un", "T deux"]
-    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "combien ?"}\n')
-    (tmp_path / "qrels").mkdir()
-    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t2\t1\n")
-    corpus = read_corpus(tmp_path)
-    known = corpus.find("Combien")
+def write_beir(folder: Path) -> Path:
+    """Twelve passages, one of them with a title; ten questions of train, dev and test. The last two answer nothing."""
+    lines = [{"_id": f"p{n}", "title": "T" if n == 1 else "", "text": f"passage numéro {n}"} for n in range(12)]
+    asked = [{"_id": f"q{n}", "text": f"combien font {n} ?"} for n in range(10)]
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus", lines), ("queries", asked)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, numbers in (("train", range(4)), ("dev", range(4, 7)), ("test", range(7, 10))):
+        judged = "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
+        # q0 and q1 share p0 and are one group; p1 answers q1 alone. p4 answers a question of train too.
+        extra = "q1\tp0\t1\nq2\tp4\t1\n" if split == "train" else ""
+        (folder / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}{extra}")
+    return folder
+
+
+def answers(corpus: Corpus, question: str) -> set[str]:
+    """The passages that answer a known question."""
+    known = corpus.find(question)
     assert known is not None
-    assert {corpus.texts[place] for place in known.relevant} == {"T deux"}
+    return {corpus.texts[place] for place in known.relevant}
 
 
-def test_a_run_s_corpus_is_all_of_its_passages(run: Path, desk: Desk) -> None:
+def test_a_beir_folder_brings_its_known_questions_which_the_run_has_not_learned(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "corpus.jsonl").write_text(
+        '{"_id": "1", "text": "un"}\n{"_id": "2", "title": "T", "text": "b"}\n'
+    )
+    assert read_corpus(tmp_path / "b").texts == ["un", "T b"]
+    corpus = read_corpus(write_beir(tmp_path / "whole"))
+    assert len(corpus.texts) == 12
+    assert answers(corpus, "Combien font 1") == {"passage numéro 0", "T passage numéro 1"}
+    assert {known.part for known in corpus.known.values()} == {""}
+
+
+def test_a_concept_that_the_data_s_preparation_made_up_is_none(tmp_path: Path) -> None:
+    rows = [{"text": "a", "concept": "group-" + "0" * 16}, {"text": "b", "concept": "c", "cluster_id": "d"}]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_corpus(tmp_path / "c.jsonl").concepts == [None, "c"]
+
+
+@pytest.mark.parametrize("beir", [True, False])
+def test_half_a_character_in_a_corpus_is_named_with_its_line(tmp_path: Path, beir: bool) -> None:
+    path = write_beir(tmp_path / "b") / "corpus.jsonl" if beir else tmp_path / "c.jsonl"
+    path.write_text('{"_id": "1", "text": "é"}\n{"_id": "2", "title": "\\ud800", "text": "b"}\n')
+    with pytest.raises(InputError, match=r"\.jsonl:2: .*surrogate"):
+        read_corpus(path.parent if beir else path)
+
+
+def test_a_run_s_corpus_is_all_of_its_passages(run: Path, desk: Desk, tmp_path: Path) -> None:
     rows = [json.loads(line) for part in ("train", "dev", "test") for line in (run / "data" / f"{part}.jsonl").open()]
     assert set(desk.corpus.texts) == {row["positive"].strip() for row in rows}
     assert {known.part for known in desk.corpus.known.values()} == {"train", "dev", "test"}
+    assert names_concepts(RunFolder(run))
+    # Of a BEIR folder those that answer nothing are searched too, and what was judged is right: no more, no less.
+    write_beir(tmp_path / "b")
+    judged = RunFolder(tmp_path / "run")
+    prepare(DataConfig(source="b"), tmp_path, 42, judged.data)
+    corpus = run_corpus(judged)
+    assert set(corpus.texts) == set(read_corpus(tmp_path / "b").texts)
+    assert len(corpus.texts) == 12
+    assert answers(corpus, "combien font 0 ?") == {"passage numéro 0"}
+    assert answers(corpus, "combien font 1 ?") == {"passage numéro 0", "T passage numéro 1"}
+    assert answers(corpus, "combien font 2 ?") == {"passage numéro 2", "passage numéro 4"}
+    assert set(corpus.concepts) == {None}
+
+
+def test_judged_rows_of_a_run_without_concepts_go_where_its_passages_are(tmp_path: Path) -> None:
+    rows = [{"anchor": f"combien font {n} ?", "positive": f"la somme {n}"} for n in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = RunFolder(tmp_path / "run")
+    prepare(DataConfig(source="pairs.jsonl"), tmp_path, 42, run.data)
+    corpus = run_corpus(run)
+    assert len(corpus.texts) == 20
+    assert answers(corpus, rows[3]["anchor"]) == {rows[3]["positive"]}
+    assert not names_concepts(run)
+    assert set(corpus.concepts) == {None}, "a made-up one would count as a concept that the source names"
+    test = json.loads((run.data / "test.jsonl").read_text().splitlines()[0])
+    judged = {"anchor": "la même, dite autrement", "positive": test["positive"], "negative": []}
+    (tmp_path / "judged.jsonl").write_text(json.dumps(judged) + "\n")
+    prepare(DataConfig(source="judged.jsonl"), tmp_path, 42, tmp_path / "next", earlier=run.data)
+    rows = [json.loads(line) for line in (tmp_path / "next" / "test.jsonl").read_text().splitlines()]
+    assert {row["anchor"] for row in rows if row["concept"] == test["concept"]} == {judged["anchor"], test["anchor"]}
 
 
 def test_more_models_stand_beside_base_and_best(run: Path) -> None:
@@ -122,3 +194,36 @@ def test_more_models_stand_beside_base_and_best(run: Path) -> None:
     columns = desk.ask("la taxe foncière").columns
     assert [column.model for column in columns] == ["base", "best", str(run)]
     assert [p.place for p in columns[1].passages] == [p.place for p in columns[2].passages]
+
+
+CODE = """
+from transformers import BertConfig, BertModel
+
+
+class HouseConfig(BertConfig):
+    model_type = "house"
+
+
+class HouseModel(BertModel):
+    config_class = HouseConfig
+"""
+
+
+def test_a_best_model_with_code_of_its_own_is_loaded_as_its_search_trusted_it(
+    run: Path, desk: Desk, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    best = RunFolder(tmp_path / "run").best
+    (best / "house.py").write_text(CODE)
+    config = json.loads((best / "config.json").read_text())
+    own = {"AutoConfig": "house.HouseConfig", "AutoModel": "house.HouseModel"}
+    (best / "config.json").write_text(json.dumps({**config, "model_type": "house", "auto_map": own}))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        quiet_desk(tmp_path / "run")
+    (best / "embtune.json").write_text(json.dumps({"config": {"trust_remote_code": True}}))
+    found, expected = (one.ask("la taxe foncière").columns[1] for one in (quiet_desk(tmp_path / "run"), desk))
+    assert found.passages == expected.passages
+    assert type(OpenRun(tmp_path / "run").model()[0].auto_model).__name__ == "HouseModel"
+    printed = io.StringIO()
+    print_how_to_load(RunFolder(tmp_path / "run"), Console(file=printed, width=400))
+    assert 'best", trust_remote_code=True)' in printed.getvalue()

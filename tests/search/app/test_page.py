@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from evaluation.benchmark.endpoint import Endpoint
 from search.app.ask import Desk
 from search.app.corpus import Corpus
+from search.app.log import Log
 from search.app.server import make_app
 from search.app.service import Service
 from tests.kit.app import chat_server, quiet_desk
@@ -182,6 +183,31 @@ def test_judged_questions_become_pairs_that_a_search_reads(client: Client, run: 
     assert browser.get("/admin/pairs.jsonl").text == ""
 
 
+def test_a_thumb_given_when_the_question_was_asked_before_can_be_taken_back(client: Client) -> None:
+    browser = client(log=True)
+    judge(browser, browser.get("/", params={"q": QUESTION}).text, 0, "up")
+    again = browser.get("/", params={"q": QUESTION}).text
+    assert "entry" in link(again, "Français")
+    (button,) = set(re.findall(r'<button [^>]*aria-pressed="true"[^>]*>', again[: again.index('id="m2"')]))
+    assert 'value="none"' in button
+    assert 'aria-pressed="true"' not in judge(browser, again, 0, "none")
+    assert browser.get("/admin/pairs.jsonl").text == ""
+    judge(browser, again, 0, "down")
+    assert browser.get("/admin").text.count("0 up, 1 down") == 1
+
+
+def test_a_thumb_belongs_to_the_passage_and_not_to_its_place(client: Client, desk: Desk, tmp_path: Path) -> None:
+    browser = client(log=True)
+    page = browser.get("/", params={"q": QUESTION}).text
+    judge(browser, page, 0, "up")
+    text = unescape(re.findall(r'<p class="text">(.*?)</p>', page)[0])
+    log = Log(tmp_path / "log.sqlite")
+    assert log.thumbs("qui encaisse les impôts ?") == {text: True}
+    other = replace(desk, corpus=replace(desk.corpus, texts=[f"passage {n}" for n in range(len(desk.corpus.texts))]))
+    with TestClient(make_app(Service(other, log)), base_url="http://localhost") as elsewhere:
+        assert 'aria-pressed="true"' not in elsewhere.get("/", params={"q": QUESTION}).text
+
+
 def test_the_log_holds_no_addresses(client: Client, tmp_path: Path) -> None:
     browser = client(log=True)
     browser.get("/", params={"q": QUESTION}, headers={"user-agent": "agent-7", "x-forwarded-for": "203.0.113.7"})
@@ -202,10 +228,13 @@ def test_a_thumb_for_nothing_is_refused(client: Client, place: str) -> None:
 
 def test_an_answer_cites_passages_of_the_best_model(client: Client, desk: Desk) -> None:
     with chat_server(lambda messages: f"{NASTY} La DGFiP [1]. Ailleurs [9].") as (url, calls):
-        browser = client(llm=Endpoint.open(url))
+        browser = client(log=True, llm=Endpoint.open(url))
         page = browser.get("/", params={"q": QUESTION}).text
         assert not calls, "an answer costs: it is made when it is asked for"
         answered = browser.get(link(page, "Answer from the passages")).text
+        assert '<a href="#p2-1">[1]</a>' in browser.get(link(answered, "Français")).text
+        assert '<a href="#p2-1">[1]</a>' in judge(browser, answered, 0, "up")
+        assert len(calls) == 1, "the same answer is paid for once"
     assert '<a href="#p2-1">[1]</a>' in answered
     assert "Ailleurs [9]." in answered
     assert "<script" not in answered
@@ -220,9 +249,23 @@ def test_an_endpoint_that_fails_leaves_the_passages(client: Client) -> None:
         page = client(llm=Endpoint.open(url)).get("/", params={"q": QUESTION, "answer": "1"})
     assert page.status_code == 200
     assert "answers 500" in page.text
+    assert "answer=1" not in link(page.text, "Français"), "asked again only by its own link"
+    assert "answer=1" in link(page.text, "Answer from the passages")
     assert page.text.count('<p class="text">') == 20
     gone = client(llm=Endpoint(url, "tiny")).get("/", params={"q": QUESTION, "answer": "1"})
+    assert "The endpoint gave no answer" in gone.text
     assert "does not answer" in gone.text
+    french = client(llm=Endpoint(url, "tiny")).get("/", params={"q": QUESTION, "answer": "1", "lang": "fr"}).text
+    assert "n&#39;a pas donné de réponse" in french
+
+
+def test_a_search_that_fails_says_so_in_the_page_s_language(desk: Desk) -> None:
+    short = replace(desk.searchers[0], corpus_CD=desk.searchers[0].corpus_CD[:, :7])
+    browser = TestClient(make_app(Service(replace(desk, searchers=(short,)))), base_url="http://localhost")
+    page = browser.get("/", params={"q": QUESTION, "lang": "fr"})
+    assert page.status_code == 500
+    assert "La question n&#39;a pas pu être recherchée" in page.text
+    assert "7 dimensions" in page.text or "passages 7" in page.text
 
 
 def test_programs_get_the_same_as_json_with_its_description(client: Client) -> None:

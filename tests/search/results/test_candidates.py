@@ -177,8 +177,8 @@ def made_up(run: RunFolder, *trials: tuple[str, float, str]) -> list[Row]:
         checkpoint.mkdir(parents=True)
         (checkpoint / (WEIGHTS if method == "full" else ADAPTER)).touch()
         config = TrialConfig(base="intfloat/multilingual-e5-small", method=method).model_dump(mode="json")
-        known = (0.01, 3, 3, 3, 10, 8, 8, 1.0, str(checkpoint), "", config, {})
-        rows.append(Row(number + 1, number, state, score, *known, tied=True))
+        rest = 0.01, 3, 3, 3, 10, 8, 8, 1.0, str(checkpoint)
+        rows.append(Row(number + 1, number, state, score, *rest, "", config, {}, tied=True))
     return rows
 
 

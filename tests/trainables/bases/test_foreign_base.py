@@ -144,6 +144,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     """The little of the hub's interface that a snapshot needs."""
 
     folder: Path
+    gated = False
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -159,6 +160,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
             tree = [{"type": "file", "path": n, "size": (self.folder / n).stat().st_size, "oid": n} for n in names]
             found = tree if "/tree/" in path else {"id": "house/encoder", "sha": COMMIT, "siblings": siblings}
             self._send(json.dumps(found).encode(), "application/json", body)
+        elif self.gated:
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif (name := path.rsplit("/", 1)[-1]) in names and "/resolve/" in path:
             self._send((self.folder / name).read_bytes(), "application/octet-stream", body)
         else:
@@ -182,8 +188,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(base: Path) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Hub,), {"folder": base}))
+def hub(base: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    here = type("Here", (Hub,), {"folder": base, "gated": getattr(request, "param", False)})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), here)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -200,10 +207,29 @@ def test_the_code_of_a_hub_base_is_fetched_where_it_is_trusted_and_not_elsewhere
         "trusted, _ = hub.fetch('house/encoder', code=True)\n"
         "assert (trusted / 'house.py').is_file()\n"
     )
+    asked(code, hub, tmp_path)
+
+
+@pytest.mark.parametrize("hub", [True], indirect=True)
+def test_a_gated_base_without_a_token_says_where_to_get_one(hub: str, tmp_path: Path) -> None:
+    code = (
+        "from trainables.bases import hub\n"
+        "try:\n"
+        "    hub.fetch('house/encoder')\n"
+        "except Exception as error:\n"
+        "    told = str(error)\n"
+        f"assert told.startswith('base: house/encoder is gated: accept its licence at {hub}/house/encoder'), told\n"
+        "assert 'hf auth login' in told and 'HF_TOKEN' in told and '\\n' not in told\n"
+    )
+    asked(code, hub, tmp_path)
+
+
+def asked(code: str, hub: str, home: Path) -> None:
+    """Run the code in a process whose hub this is, without a token."""
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
