@@ -32,6 +32,9 @@ from search.storage.mirror import Mirror
 from search.storage.parts import JournalParts
 from search.study.journal import Journal
 from search.study.samplers import make_sampler
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # an installation has no tests, whose S3 server is asked
+
 from tests.kit.bucket import BUCKET, s3_server
 
 RUNGS = 4

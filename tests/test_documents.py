@@ -22,6 +22,7 @@ from search.spec.load import load_spec
 from tests.conftest import TinyBase
 from tests.kit.command import embtune_here
 from tests.kit.toy_run import make_run
+from trainables.export.manifest import write_manifest
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "make_spec_guide.py"
@@ -124,12 +125,14 @@ def script(words: list[str]) -> str:
 
 def out_of_reach(source: str, start: Path) -> str:
     """The first module that a script imports and does not find, empty where it finds all; `start` is what Python puts
-    first on its path: the script's folder, or with -m the current one. Of the clone, the packages alone are installed.
+    first on its path: the script's folder, or with -m the current one. Of the clone, the packages alone are installed;
+    a script may put the clone on the path itself.
     """
+    places = [start, ROOT] if "sys.path.insert(0, str(Path(__file__).parents[1]))" in source else [start]
     for node in ast.parse(source).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             name = (node.names[0].name if isinstance(node, ast.Import) else node.module or "").split(".")[0]
-            beside = (start / name).is_dir() or (start / f"{name}.py").is_file()
+            beside = any((place / name).is_dir() or (place / f"{name}.py").is_file() for place in places)
             installed = name in PACKAGES or (not (ROOT / name).exists() and find_spec(name) is not None)
             if not beside and not installed:
                 return name
@@ -154,6 +157,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, tiny_base: TinyBase) -> Path
     base = tiny_base("bert")
     run = make_run(folder, "demo", base=str(base))
     shutil.copytree(base, run / "best")
+    write_manifest(run / "best")
     (folder / "runs" / "first").symlink_to(run)
     (folder / "search").symlink_to(ROOT / "search")
     shutil.copytree(ROOT / "docs", folder / "docs")

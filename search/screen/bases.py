@@ -6,7 +6,7 @@ import json
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from trainables.bases.known import DEFAULT_TASK, LEFT_OUT
 from trainables.plan.facts import TOKENS, TRIAL, BaseFacts, base_facts, known_bases
@@ -80,7 +80,8 @@ def _targets(found: list[BaseFacts]) -> Table:
 
 
 def _one(facts: BaseFacts) -> Table:
-    table = Table("fact", "value", "from", title=facts.name, title_justify="left", caption=NEEDS)
+    value = Column("value", overflow="fold")
+    table = Table("fact", value, "from", title=facts.name, title_justify="left", caption=NEEDS)
     sources, figures = facts.sources, "its configuration, on torch's meta device"
     family = f"family {facts.family}" if facts.licence else ""
     rows = [

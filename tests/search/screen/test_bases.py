@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import TinyBase
 from tests.kit.command import embtune_here
 from trainables.bases.known import FAMILIES
@@ -31,7 +33,10 @@ def test_the_table_names_every_known_base_with_what_a_trial_needs(tmp_path: Path
     assert "q, k, v (one projection)" in shown
 
 
-def test_of_one_base_every_fact_is_shown_with_its_source(tiny_base: TinyBase, tmp_path: Path) -> None:
+def test_of_one_base_every_fact_is_shown_with_its_source(
+    tiny_base: TinyBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     base = tiny_base("xlm-roberta")
     done = embtune_here("bases", str(base), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
