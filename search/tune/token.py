@@ -6,7 +6,7 @@ import grpc
 from ray.exceptions import AuthenticationError
 
 from evaluation.errors import InputError
-from search.tune.ray_internals import ask_head
+from search.tune.ray_internals import ask_head, show_token
 
 PROBE_S = 5.0
 
@@ -22,16 +22,24 @@ def refused(address: str) -> InputError:
 def require_token(address: str, head: str) -> None:
     """Ask the head at `head`, as HOST:PORT, whether it lets this process in.
 
-    Ray itself asks for 20 seconds, prints a line each time and then says only that it failed to connect. Whatever else
-    is wrong with the head is left to Ray.
+    The token that is here is shown to a head that asks for one, and to no other: a driver that shows one to a cluster
+    without tokens has its actors ended. Ray itself asks for 20 seconds, prints a line each time and then says only that
+    it failed to connect. Whatever else is wrong with the head is left to Ray.
 
     Raises:
         InputError: it does not, as `refused` says it.
     """
+    if _turned_away(head):
+        show_token()
+        if _turned_away(head):
+            raise refused(address)
+
+
+def _turned_away(head: str) -> bool:
     try:
         ask_head(head, PROBE_S)
     except AuthenticationError:  # there is no token to show
-        raise refused(address) from None
+        return True
     except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-            raise refused(address) from None
+        return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False

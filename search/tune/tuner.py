@@ -25,7 +25,7 @@ from search.tune.bridge import bridge
 from search.tune.losses import Losses
 from search.tune.messages import AVOID, NUMBER
 from search.tune.nodes import Nodes
-from search.tune.ray_internals import loopback_only, show_token, take_memory_kills_for_deaths
+from search.tune.ray_internals import loopback_only, take_memory_kills_for_deaths
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 
@@ -48,7 +48,6 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if address is not None:
-        show_token()
         _require_answer(address)
     environment: dict[str, object] = {"env_vars": worker_environment()}
     if address is None:  # Ray gives it to a shell as it stands: a space in its path would end it
@@ -118,13 +117,14 @@ def make_tuner(
     searcher, stopper = bridge(study, nodes, losses)
     trainable = partial(run_trial, run=run, metric=spec.metric, resources=spec.resources)
     trainable.__name__ = f"{spec.name}-worker"  # type: ignore[attr-defined]  # Tune names actors and folders after it
-    request = {"CPU": float(spec.resources.cpus), "GPU": spec.resources.gpus or 0.0}
+    request = {"CPU": float(spec.resources.cpus)} | ({"GPU": spec.resources.gpus} if spec.resources.gpus else {})
     if spec.resources.workers > 1:
         request = {"memory": 2.0**20}  # the processes ask for theirs themselves; Tune wants a request for the trial
 
     def placed(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        selector = [config[AVOID]] if config[AVOID] else None
-        return tune.PlacementGroupFactory([request], bundle_label_selector=selector)
+        if not (avoided := config[AVOID]):
+            return tune.PlacementGroupFactory([request])
+        return tune.PlacementGroupFactory([request], bundle_label_selector=[avoided])
 
     return tune.Tuner(
         tune.with_resources(trainable, placed),

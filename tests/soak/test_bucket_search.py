@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray import tune
@@ -42,6 +42,14 @@ def server() -> Iterator[dict[str, str]]:
         yield environment
 
 
+def kill_machine(cache: Path) -> None:
+    """End every process of a machine at once, Ray's too, which are of sessions of their own."""
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("EMBTUNE_CACHE") == str(cache):
+                process.kill()
+
+
 def results(leaderboard: str) -> list[Any]:
     keys = ("trial", "rank", "state", "score", "rung", "config")
     return [[row[key] for key in keys] for row in json.loads(leaderboard)["rows"]]
@@ -68,7 +76,7 @@ def test_a_search_killed_with_its_machine_goes_on_from_an_empty_one_to_the_same_
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGKILL)
+    kill_machine(tmp_path / "machine")
     process.wait()
     shutil.rmtree(tmp_path / "machine", ignore_errors=True)
     environment["EMBTUNE_CACHE"] = str(tmp_path / "another machine")

@@ -209,7 +209,7 @@ def assert_the_dashboard_tells(environment: dict[str, str], job: str) -> None:
     rows = [row for row in json.loads(listed.stdout) if row["class_name"] == "Trial"]
     assert rows
     for row in rows:
-        assert re.fullmatch(r"toy trial \d{4} mine (qv|all-linear) r[24] lr \de-\d", row["name"])
+        assert re.fullmatch(r"toy trial \d{4} [\w-]+ (qv|all-linear) r[24] lr \de-\d", row["name"])
     token = Path(environment["HOME"], ".ray", "auth_token").read_text().strip()
     asked = urllib.request.Request(
         f"{environment['TEST_DASHBOARD']}/api/jobs/{job}", headers={"Authorization": f"Bearer {token}"}
