@@ -1,4 +1,4 @@
-"""The bases of 2026 whole: a smoke search of all seven, and a benchmark of every base that is in reach."""
+"""A benchmark of every base that is in reach."""
 
 from __future__ import annotations
 
@@ -6,26 +6,13 @@ import json
 import os
 from pathlib import Path
 
-import search
 from evaluation.task import RetrievalTask
 from tests.conftest import TEXTS
 from tests.kit.command import embtune
 from trainables.bases.hub import DEMO_BASE
 from trainables.bases.known import FAMILIES
 
-PRESET = Path(search.__file__).parent / "presets" / "bases_2026.yaml"
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
-
-
-def test_a_smoke_search_tries_a_stand_in_of_each_of_the_seven(tmp_path: Path) -> None:
-    done = embtune("search", PRESET, "--smoke", cwd=tmp_path, environment=OFFLINE)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    run = tmp_path / "runs" / "bases_2026-smoke"
-    rows = json.loads((run / "leaderboard.json").read_text())["rows"]
-    names = {Path(row["config"]["base"]).name for row in rows}
-    assert len(names) == 7
-    assert all(row["state"] in ("COMPLETE", "PRUNED") for row in rows), [row["failure"] for row in rows]
-    assert (run / "best" / "modules.json").is_file()
 
 
 def test_every_base_in_reach_is_benchmarked_and_the_others_are_named(tmp_path: Path) -> None:

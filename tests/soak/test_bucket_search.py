@@ -1,4 +1,4 @@
-"""Searches on an S3 server (moto's): killed with their machine or their node, they go on to the same result."""
+"""Searches on an S3 server (moto's): killed with their machine, they go on to the same result."""
 
 from __future__ import annotations
 
@@ -13,23 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
-import ray
-from ray import tune
-from ray.cluster_utils import Cluster
 from sentence_transformers import SentenceTransformer
 
-from search.paths import RunFolder
-from search.spec.load import load_spec
-from search.storage.bucket import Bucket
 from search.storage.mirror import Mirror
-from search.storage.where import Where
-from search.study.study import Study
-from search.tune.nodes import Nodes
-from search.tune.tuner import connect, make_tuner
 from tests.conftest import TinyBase
 from tests.kit.bucket import BUCKET, only_these, s3_server
 from tests.kit.command import EMBTUNE, embtune
-from tests.kit.toy import new_run, write_spec
+from tests.kit.toy import write_spec
 
 URL = f"s3://{BUCKET}/team"
 
@@ -93,51 +83,3 @@ def test_a_search_killed_with_its_machine_goes_on_from_an_empty_one_to_the_same_
     exported = embtune("export", f"{URL}/toy", tmp_path / "model", cwd=tmp_path, environment=environment)
     assert exported.returncode == 0, exported.stderr
     assert SentenceTransformer(str(tmp_path / "model"), device="cpu").encode("Que signifie LOLF ?").shape == (32,)
-
-
-class KillNode(tune.Callback):
-    """Kills the node of a trial at its first rung, and brings another that has nothing of it."""
-
-    cluster: Cluster  # of the class: Tune pickles its callbacks
-    cache: Path
-
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        if result["rung"] == 1 and len(self.cluster.worker_nodes) == 1 and not (self.cache / "second").exists():
-            (worker,) = self.cluster.worker_nodes
-            (self.cache / "second").mkdir()
-            self.cluster.remove_node(worker, allow_graceful=False)
-            self.cluster.add_node(num_cpus=1, env_vars={"EMBTUNE_CACHE": str(self.cache / "second")})
-
-
-def test_a_trial_whose_node_dies_goes_on_from_the_bucket_on_a_node_that_has_nothing(
-    server: dict[str, str], tiny_base: TinyBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EMBTUNE_CACHE", str(tmp_path / "driver"))
-    changes: dict[str, Any] = {"budget": {"trials": 1}, "space": {"dropout": 0.1}, "name": "moved"}
-    path = write_spec(tmp_path, tiny_base("bert"), **changes)
-    spec = load_spec(path)
-    run = RunFolder(*Where.of(URL).run(spec.name))
-    bucket = Bucket(run)
-    new_run(run.path, path)
-    run.guard.mkdir()
-    run.spec.write_text("{}")
-    run = bucket.settle("")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1, env_vars={"EMBTUNE_CACHE": str(tmp_path / "first")})
-        cluster.wait_for_nodes()
-        connect(cluster.address)
-        KillNode.cluster, KillNode.cache = cluster, tmp_path
-        study, lines = Study(run.path, spec, bucket=bucket), list[str]()
-        make_tuner(spec, run, study, [KillNode()], Nodes(spec, lines.append)).fit()
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    (trial,) = study.trials
-    assert trial.state.name == "COMPLETE"
-    assert any("trial 0: its node died; it goes on from rung 1" in line for line in lines), lines
-    for machine in ("first", "second"):
-        assert list((tmp_path / machine).rglob("checkpoint-*/adapter_model.safetensors")), machine
-    assert not list((tmp_path / "driver").rglob("*.safetensors"))
-    weights = [name for name in Mirror(run.url, tmp_path).there("tune") if name.endswith(".safetensors")]
-    assert len(weights) == 1
