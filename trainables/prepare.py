@@ -17,12 +17,13 @@ from trainables.check.check import check_source
 from trainables.data.beir import beir_folders
 from trainables.data.config import DataConfig
 from trainables.data.corpus import ANSWERS, CORPUS, Row, judgements, write_corpus
+from trainables.data.pairs import GROUP_PREFIX, read_pairs
 from trainables.data.prepared import DEV_POOL, DISTRACTORS, OLD_TEST, REPORT, load_report
 from trainables.data.report import DataReport
 from trainables.data.rows import PARTS, Pair
 from trainables.data.sources import read_once
 from trainables.data.splits import DEV, LEFT_OUT
-from trainables.data.survey import DUPLICATE, GROUP_PREFIX, Survey, read_pairs
+from trainables.data.survey import DUPLICATE, Survey
 
 # Passages that a pool takes for each dev question. Of 2,000 passages, with 10 or 20 trained models score up to 0.013 or
 # 0.004 too high and trade places, with 50 no longer (benchmarks/results/dev_pool.json); a larger corpus has more that

@@ -14,9 +14,9 @@ from evaluation.task import Protocol, RetrievalTask, fold
 from search.paths import RunFolder
 from trainables.data.corpus import CORPUS
 from trainables.data.corpus import read_corpus as read_passages
+from trainables.data.pairs import GROUP_NAME
 from trainables.data.prepared import load_report, load_task
 from trainables.data.rows import PARTS
-from trainables.data.survey import GROUP_NAME
 
 
 @dataclass(frozen=True)

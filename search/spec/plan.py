@@ -18,10 +18,10 @@ from search.spec.sections import ClassificationSpec, SearchSpec
 from search.spec.task_data import check_data, print_data, with_labels
 from trainables.bases.token_counts import token_counts
 from trainables.classification.report import LabelReport
+from trainables.data.pairs import read_pairs
 from trainables.data.report import DataReport
 from trainables.data.rows import Pair
 from trainables.data.sources import read_once
-from trainables.data.survey import read_pairs
 from trainables.plan.longest import LongestTexts
 from trainables.plan.memory import share_of_memory
 from trainables.plan.rows import plan_notes, plan_rows, plan_table

@@ -134,8 +134,8 @@ def texts_of(spec: SearchSpec, rows: int, most: int) -> Iterator[str]:
             if isinstance(example, Example):
                 yield from filter(None, (example.text, example.text_pair))
         return
+    from trainables.data.pairs import read_pairs
     from trainables.data.rows import Pair
-    from trainables.data.survey import read_pairs
 
     for pair in islice(read_pairs(data, spec.folder), most):
         if isinstance(pair, Pair):

@@ -14,9 +14,10 @@ from datasketch import MinHash
 
 from evaluation.task import fold
 from trainables.data.config import DataConfig
+from trainables.data.pairs import read_pairs
 from trainables.data.rows import Pair, shortened
 from trainables.data.splits import DEV, LEFT_OUT
-from trainables.data.survey import Survey, read_pairs
+from trainables.data.survey import Survey
 
 SAMPLE = 10_000  # pairs whose tokens are counted
 LANGUAGE_SAMPLE = 300

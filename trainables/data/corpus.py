@@ -19,9 +19,9 @@ from evaluation.files import aside, read_jsonl, text_of
 from evaluation.task import Protocol, RetrievalTask, fold, merged_concepts, named
 from trainables.data.beir import beir_folders, read_beir
 from trainables.data.config import DataConfig
+from trainables.data.pairs import GROUP_NAME
 from trainables.data.rows import PARTS
 from trainables.data.splits import text_hash
-from trainables.data.survey import GROUP_NAME
 
 CORPUS = "corpus.jsonl"
 ANSWERS = "answers.jsonl"

@@ -9,10 +9,10 @@ import numpy as np
 
 from evaluation.errors import InputError
 from trainables.data.config import DataConfig
+from trainables.data.pairs import earlier_pairs, read_pairs
 from trainables.data.prepared import load_report
 from trainables.data.rows import BadRow, Pair
 from trainables.data.splits import text_hash
-from trainables.data.survey import earlier_pairs, read_pairs
 
 
 def require_same_rows(config: DataConfig, folder: Path, out: Path, earlier: Path | None) -> None:

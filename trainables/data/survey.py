@@ -6,10 +6,9 @@ written out or shown.
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from evaluation.task import fold, read_jsonl
+from evaluation.task import fold
 from trainables.data.config import DataConfig
+from trainables.data.pairs import read_pairs
 from trainables.data.rows import PARTS, BadRow, DroppedRow, Pair, PairReader
-from trainables.data.sources import read_rows
 from trainables.data.splits import (
     DEV,
     LEFT_OUT,
@@ -44,8 +43,6 @@ KEPT, DUPLICATE, TWO_SIDES, SHARED_TEXT, SHARED_QUESTION, TRAINED_ON, LOW_GRADE 
 Unseen = Literal["concepts", "questions"]
 SHOWN = 3
 NO_KIND = -1
-GROUP_PREFIX = "group-"
-GROUP_NAME = re.compile(GROUP_PREFIX + "[0-9a-f]{16}")
 Hashes = NDArray[np.uint64]
 
 
@@ -139,37 +136,6 @@ class Survey:
     def dropped_negatives(self) -> NDArray[np.bool_]:
         """(M,) Whether each negative is taken out of its row."""
         return self.false_negatives_M | self.held_out_negatives_M
-
-
-def read_pairs(
-    config: DataConfig, folder: Path, earlier: Path | None = None, reader: PairReader | None = None
-) -> Iterator[Pair | BadRow | DroppedRow]:
-    """Every row of an earlier run's data folder and of the source: a pair, or the reason why it is none."""
-    if earlier is not None:
-        yield from earlier_pairs(earlier)
-    reader = reader or PairReader(config)
-    for row in read_rows(config, folder):
-        yield row if isinstance(row, BadRow) else reader.pair(row)
-
-
-def earlier_pairs(folder: Path) -> Iterator[Pair]:
-    """The rows of a run's data folder, pinned to their parts. Names that prepare gave to groups are taken off again."""
-    for part in PARTS:
-        for number, (_, row) in enumerate(read_jsonl(folder / f"{part}.jsonl"), start=1):
-            concept = None if GROUP_NAME.fullmatch(row["concept"]) else row["concept"]
-            yield Pair(
-                file=str(folder / f"{part}.jsonl"),
-                line=number,
-                part=part,
-                anchor=row["anchor"],
-                positive=row["positive"],
-                negatives=tuple(row["negatives"]),
-                concept=concept,
-                kind=row["kind"],
-                domain=row["domain"],
-                pinned=True,
-                grade=row.get("grade", 1),  # runs of earlier versions do not say
-            )
 
 
 def survey_source(

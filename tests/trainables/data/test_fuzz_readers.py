@@ -17,8 +17,8 @@ import pytest
 from evaluation.errors import InputError
 from trainables.check.check import check_file
 from trainables.data.config import DataConfig
+from trainables.data.pairs import read_pairs
 from trainables.data.rows import Pair
-from trainables.data.survey import read_pairs
 from trainables.prepare import prepare
 
 COUNT = 60

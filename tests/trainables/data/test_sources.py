@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from evaluation.errors import InputError
 from trainables.data.config import DataConfig, template_fields
+from trainables.data.pairs import read_pairs
 from trainables.data.rows import BadRow, DroppedRow, Pair
-from trainables.data.survey import read_pairs
 from trainables.prepare import prepare
 
 ROWS: list[dict[str, Any]] = [
