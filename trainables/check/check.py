@@ -159,25 +159,12 @@ def _corpus(config: DataConfig, folder: Path, found: Survey) -> Corpus | None:
 def _lengths(found: Survey, look: SecondLook, tokens: TokenCounter | None) -> dict[str, Lengths]:
     if tokens is None:
         values = {"anchor": found.anchor_chars_N, "positive": found.positive_chars_N}
-        return {name: _summary(lengths, "characters", None) for name, lengths in values.items()}
+        return {name: Lengths.summary(lengths, "characters", None) for name, lengths in values.items()}
     samples = {"anchor": look.anchors, "positive": look.positives}
     return {
-        name: _summary(np.asarray(tokens.count(name, texts)), "tokens", tokens.max_length)
+        name: Lengths.summary(np.asarray(tokens.count(name, texts)), "tokens", tokens.max_length)
         for name, texts in samples.items()
     }
-
-
-def _summary(lengths: np.ndarray, unit: str, limit: int | None) -> Lengths:
-    return Lengths(
-        unit=unit,
-        of=len(lengths),
-        mean=round(float(lengths.mean()), 1),
-        median=float(np.median(lengths)),
-        p95=float(np.percentile(lengths, 95)),
-        longest=int(lengths.max()),
-        max_length=limit,
-        cut=None if limit is None else float((lengths > limit).mean()),
-    )
 
 
 def _finding(draft: Draft, found: Survey, texts: dict[int, str]) -> Finding:

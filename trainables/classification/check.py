@@ -272,16 +272,7 @@ def _lengths(examples: Sequence[Example], tokens: TokenCounter | None) -> Length
         step = max(1, len(examples) // SAMPLE)
         values = np.array(tokens.count_inputs([(e.text, e.text_pair) for e in examples[::step]]))
         unit, limit = "tokens", tokens.max_length
-    return Lengths(
-        unit=unit,
-        of=len(values),
-        mean=round(float(values.mean()), 1),
-        median=float(np.median(values)),
-        p95=float(np.percentile(values, 95)),
-        longest=int(values.max()),
-        max_length=limit,
-        cut=None if limit is None else float((values > limit).mean()),
-    )
+    return Lengths.summary(values, unit, limit)
 
 
 def _sorted(labels: set[str]) -> tuple[str, ...]:

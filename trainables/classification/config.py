@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainables.data.config import Files, Hub, Template
+from trainables.data.config import Files, Hub, Template, check_given
 
 MAX_LABELS = 1000  # more are no classes: a model would learn none of them from rows that people wrote
 
@@ -75,7 +75,5 @@ class LabelledDataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> LabelledDataConfig:
-        several = isinstance(self.source, Files) or (isinstance(self.source, Hub) and self.source.split is None)
-        if self.split.by == "given" and isinstance(self.source, Files | Hub) and not several:
-            raise ValueError("split.by: given needs source with train, dev and test, got one split")
+        check_given(self.source, self.split.by)
         return self

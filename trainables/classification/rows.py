@@ -12,7 +12,17 @@ from typing import Any
 from evaluation.task import fold
 from trainables.classification.config import LabelledDataConfig
 from trainables.data.config import DataConfig, template_fields
-from trainables.data.rows import PART_NAMES, BadRow, DroppedRow, RawRow, WrongCellError, cell_text, filled, shortened
+from trainables.data.rows import (
+    BadRow,
+    DroppedRow,
+    RawRow,
+    WrongCellError,
+    cell_text,
+    filled,
+    named_part,
+    not_there,
+    shortened,
+)
 from trainables.data.sources import read_rows
 
 DECIMAL = re.compile(r"[+-]?\d*[.,]\d+([eE][+-]?\d+)?")
@@ -67,12 +77,7 @@ class ExampleReader:
         needed |= {name: (value,) for name in ("group", "split") if (value := getattr(columns, name)) is not None}
         if self._config.split.by == "column" and columns.split is None:
             needed["split"] = ("split",)
-        for name, fields in needed.items():
-            for field in fields:
-                if field not in self.seen:
-                    there = ", ".join(str(column) for column in list(self.seen)[:20]) or "none"
-                    return f"columns.{name}: no column {field!r}; the source has: {there}"
-        return ""
+        return not_there(needed, self.seen)
 
     def _label(self, value: Any) -> str:
         column = self._config.columns.label
@@ -91,10 +96,7 @@ class ExampleReader:
         if row.part or by == "given":
             return row.part
         column = self._config.columns.split or "split"
-        text = cell_text(column, row.cells.get(column))
-        if text and text.lower() not in PART_NAMES:
-            raise WrongCellError(f"{column} is {text[:40]!r}, expected train, dev (or validation) or test")
-        return PART_NAMES[text.lower()] if text else ""
+        return named_part(column, row.cells.get(column))
 
     def _rule(self, texts: dict[str, str], label: str) -> str:
         for name, text in texts.items():

@@ -106,6 +106,16 @@ class Hub(BaseModel):
     revision: str | None = Field(None, description="commit, branch or tag; null: its default branch")
 
 
+def check_given(source: str | Files | Hub, by: str) -> None:
+    """Check that a source which is to be split as it is given is given in parts.
+
+    Raises:
+        ValueError: it is one split of a data set.
+    """
+    if by == "given" and isinstance(source, Hub) and source.split is not None:
+        raise ValueError("split.by: given needs source with train, dev and test, got one split")
+
+
 class DataConfig(BaseModel):
     """The data of a search. Relative paths start at the spec's folder."""
 
@@ -141,9 +151,7 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
-        several = isinstance(self.source, Files) or (isinstance(self.source, Hub) and self.source.split is None)
-        if self.split.by == "given" and isinstance(self.source, Files | Hub) and not several:
-            raise ValueError("split.by: given needs source with train, dev and test, got one split")
+        check_given(self.source, self.split.by)
         if self.split.by == "query" and self.shared == "leave_out":
             raise ValueError(
                 "shared: leave_out takes away the known passages that split.by: query asks new questions on; "

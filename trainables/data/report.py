@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from trainables.data.config import DataConfig
@@ -44,6 +45,20 @@ class Lengths(BaseModel):
     longest: int
     max_length: int | None = None
     cut: float | None = None
+
+    @classmethod
+    def summary(cls, values_N: np.ndarray, unit: str, limit: int | None) -> Lengths:
+        """Of N lengths; `limit` is the longest that the base reads, None where that is not known."""
+        return cls(
+            unit=unit,
+            of=len(values_N),
+            mean=round(float(values_N.mean()), 1),
+            median=float(np.median(values_N)),
+            p95=float(np.percentile(values_N, 95)),
+            longest=int(values_N.max()),
+            max_length=limit,
+            cut=None if limit is None else float((values_N > limit).mean()),
+        )
 
 
 class Corpus(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
@@ -130,12 +130,7 @@ class PairReader:
         needed |= {name: (value,) for name in USUAL_NAMES if (value := getattr(columns, name)) is not None}
         if self._config.split.by == "column" and columns.split is None:
             needed["split"] = ("split",)
-        for name, fields in needed.items():
-            for field in fields:
-                if field not in self.seen:
-                    there = ", ".join(str(column) for column in list(self.seen)[:20]) or "none"
-                    return f"columns.{name}: no column {field!r}; the source has: {there}"
-        return ""
+        return not_there(needed, self.seen)
 
     def _optional(self, row: RawRow, name: str) -> Any:
         given = getattr(self._config.columns, name)
@@ -150,10 +145,7 @@ class PairReader:
             return ""
         if of_file or by == "given":
             return of_file
-        text = cell_text("split", cell)
-        if text and text.lower() not in PART_NAMES:
-            raise WrongCellError(f"split is {text[:40]!r}, expected train, dev (or validation) or test")
-        return PART_NAMES[text.lower()] if text else ""
+        return named_part("split", cell)
 
     def _rule(self, anchor: str, positive: str) -> str:
         drop = self._config.drop
@@ -166,6 +158,34 @@ class PairReader:
         if len(fold(positive)) < drop.min_positive:
             return f"positive shorter than {drop.min_positive} characters"
         return ""
+
+
+def not_there(needed: Mapping[str, Iterable[str]], seen: Iterable[str]) -> str:
+    """What to say of the first column that is needed and that no row has; empty if there is none.
+
+    Args:
+        needed: key of `columns` -> the columns that it names.
+        seen: columns of the rows.
+    """
+    known = list(seen)
+    for name, fields in needed.items():
+        for field in fields:
+            if field not in known:
+                there = ", ".join(str(column) for column in known[:20]) or "none"
+                return f"columns.{name}: no column {field!r}; the source has: {there}"
+    return ""
+
+
+def named_part(column: str, cell: Any) -> str:
+    """The part that a cell names; empty where it is empty.
+
+    Raises:
+        WrongCellError: it names another.
+    """
+    text = cell_text(column, cell)
+    if text and text.lower() not in PART_NAMES:
+        raise WrongCellError(f"{column} is {text[:40]!r}, expected train, dev (or validation) or test")
+    return PART_NAMES[text.lower()] if text else ""
 
 
 def filled(cells: Mapping[str, Any], template: str) -> str:

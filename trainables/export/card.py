@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trainables.bases import hub
 from trainables.bases.families import ResolvedBase, resolve_base
-from trainables.config import ClassifierConfig
+from trainables.config import ClassifierConfig, TrialConfig
 from trainables.export.mix import Mix
 
 
@@ -63,13 +63,36 @@ def model_card(mix: Mix, facts: CardFacts, adapter_only: bool = False) -> str:
     Args:
         adapter_only: the folder holds an adapter to be put on its base, not a model.
     """
-    config = mix.config
-    base = resolve_base(config)
+    body = [
+        *facts.notes,
+        *_use(resolve_base(mix.config), mix, adapter_only),
+        "## How it was trained",
+        recipe(mix),
+        *data_section(facts),
+        *results_section(facts.figures, "queries", "base"),
+    ]
+    task, library = ("sentence-similarity", "Retrieval"), "sentence-transformers"
+    return whole_card(mix.config, facts, task, library, library, f"`{mix.config.base}`", body)
+
+
+def whole_card(
+    config: TrialConfig, facts: CardFacts, task: tuple[str, str], library: str, tag: str, what: str, body: Sequence[str]
+) -> str:
+    """A card from its parts: metadata, title, what was fine-tuned, the rest.
+
+    Args:
+        config: of the first trial, whose base it is.
+        task: the hub's name of the task, and its name for people.
+        library: that loads the model.
+        tag: beside embtune's.
+        what: was fine-tuned.
+        body: paragraphs; empty ones are left out.
+    """
     licence = licence_of(config.base, config.revision)
     results = [
         EvalResult(
-            task_type="sentence-similarity",
-            task_name="Retrieval",
+            task_type=task[0],
+            task_name=task[1],
             dataset_type=facts.dataset,
             dataset_name=facts.dataset,
             dataset_split=figure.part,
@@ -79,25 +102,17 @@ def model_card(mix: Mix, facts: CardFacts, adapter_only: bool = False) -> str:
         for figure in facts.figures
     ]
     data = ModelCardData(
-        library_name="sentence-transformers",
-        pipeline_tag="sentence-similarity",
-        tags=["sentence-transformers", "embtune"],
+        library_name=library,
+        pipeline_tag=task[0],
+        tags=[tag, "embtune"],
         license=licence,
         base_model=config.base if on_hub(config.base) else None,  # the hub takes its own ids alone
         model_name=facts.name if results else None,
         eval_results=results or None,
     )
-    body = [
-        f"# {facts.name}",
-        f"`{config.base}`, fine-tuned by embtune. Licence of the base: {licence or 'not stated in its files'}.",
-        *facts.notes,
-        *_use(base, mix, adapter_only),
-        "## How it was trained",
-        recipe(mix),
-        *data_section(facts),
-        *_table(facts.figures),
-    ]
-    return f"---\n{data.to_yaml()}\n---\n" + "\n\n".join(part for part in body if part) + "\n"
+    begin = f"{what}, fine-tuned by embtune. Licence of the base: {licence or 'not stated in its files'}."
+    paragraphs = "\n\n".join(part for part in (f"# {facts.name}", begin, *body) if part)
+    return f"---\n{data.to_yaml()}\n---\n{paragraphs}\n"
 
 
 def _use(base: ResolvedBase, mix: Mix, adapter_only: bool) -> list[str]:
@@ -162,10 +177,12 @@ def data_section(facts: CardFacts) -> list[str]:
     return ["## Data", f"{facts.dataset}: {sizes} rows.{digest}"]
 
 
-def _table(figures: Sequence[Figure]) -> list[str]:
+def results_section(figures: Sequence[Figure], units: str, against: str) -> list[str]:
+    """The table of the figures. Args: units: what a score is a mean over; against: what the model is held against."""
     if not figures:
         return []
-    rows = ["| part | queries | metric | base | this model | difference (95 % interval) |", "|---|---|---|---|---|---|"]
+    rows = [f"| part | {units} | metric | {against} | this model | difference (95 % interval) |"]
+    rows.append("|---|---|---|---|---|---|")
     for f in figures:
         base = "" if f.base is None else f"{f.base:.4f}"
         gain = "" if f.base is None else f"{f.value - f.base:+.4f}"
