@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from typing import Protocol as Structural
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -245,11 +246,7 @@ class Benchmark:
         Raises:
             InputError: none is called so.
         """
-        found = next((c for c in self.candidates if c.name == name), None)
-        if found is None:
-            names = ", ".join(c.name for c in self.candidates) or "none: the run was made by an earlier version"
-            raise InputError(f"--candidate {name}: no such candidate, expected one of {names}")
-        return found
+        return candidate_named(self.candidates, name)
 
     @classmethod
     def read(cls, path: Path) -> Benchmark:
@@ -258,12 +255,50 @@ class Benchmark:
         Raises:
             InputError: the file is no benchmark.
         """
-        try:
-            return _FILE.validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}: not a benchmark of a search ({where}: {first['msg']})") from None
+        return read_as(_FILE, path, path.read_bytes())
 
 
 _FILE = TypeAdapter(Benchmark)
+
+
+class _Named(Structural):
+    @property
+    def name(self) -> str:
+        """Of a candidate."""
+
+
+N = TypeVar("N", bound=_Named)
+B = TypeVar("B")
+
+
+def candidate_named(candidates: Sequence[N], name: str) -> N:
+    """A candidate by name.
+
+    Raises:
+        InputError: none is called so.
+    """
+    found = next((candidate for candidate in candidates if candidate.name == name), None)
+    if found is None:
+        names = ", ".join(c.name for c in candidates) or "none: the run was made by an earlier version"
+        raise InputError(f"--candidate {name}: no such candidate, expected one of {names}")
+    return found
+
+
+def read_as(file: TypeAdapter[B], path: Path, content: bytes) -> B:
+    """What a search wrote at its end, to `path`.
+
+    Raises:
+        InputError: the file is no benchmark.
+    """
+    try:
+        return file.validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: not a benchmark of a search ({where}: {first['msg']})") from None
+
+
+def phases(times: Sequence[float]) -> dict[str, float]:
+    """Seconds of what follows the trials. Args: times: when it began, and when each phase of it ended."""
+    names = ("candidates", "merge", "benchmark")
+    return {name: round(end - start, 2) for name, start, end in zip(names, times, times[1:], strict=False)}

@@ -8,7 +8,6 @@ trial only where it is better on dev: the paired 95 % interval of the difference
 from __future__ import annotations
 
 import gc
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,8 @@ from evaluation.compare import compare
 from evaluation.errors import InputError
 from evaluation.retrieval import Scores
 from search.paths import RunFolder
-from search.results.benchmark import Share
+from search.results.benchmark import Share, phases
+from search.results.best import renew_best
 from search.results.choice import RANKED, stage
 from search.results.classifier_benchmark import (
     BASELINES,
@@ -71,7 +71,7 @@ def finish_classifier(
     candidates = _candidates(run, rows, Row(**row), data.dev, metric, device)
     picked = _winner(candidates)
     times.append(time.perf_counter())
-    gap = _put_in_place(run, rows, picked, name, device)
+    gap = renew_best(run, lambda new: _export(run, rows, picked, new, name, None, None, False, device)).gap
     times.append(time.perf_counter())
     lead = next(row for row in rows if row.trial == picked.members[0].trial)
     scores: dict[Baseline, tuple[Scores, Scores]] = {
@@ -101,10 +101,7 @@ def finish_classifier(
         optimism=dev_and_test(
             (picked.dev, best.means[metric]), (scores[against][0].means[metric], scores[against][1].means[metric])
         ),
-        seconds={
-            phase: round(end - start, 2)
-            for phase, start, end in zip(("candidates", "merge", "benchmark"), times, times[1:], strict=False)
-        },
+        seconds=phases(times),
     )
     replace_card(run.best, _card(run, rows, picked, name, benchmark))
     return benchmark
@@ -210,19 +207,6 @@ def _exported_scores(run: RunFolder, task: LabelledTask, device: str | None) -> 
 
     model = CrossEncoder(str(run.best), device=device, model_kwargs={"use_safetensors": True})
     return evaluate_classifier(model, task)
-
-
-def _put_in_place(run: RunFolder, rows: Sequence[Row], picked: LabelCandidate, name: str, device: str | None) -> float:
-    """Export the candidate beside `best/`, then let it take its place. Returns the gap that the check found."""
-    new, old = (run.best.with_name(f".best.{state}") for state in ("new", "old"))  # of an earlier end of this search
-    for stale in (new, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    gap = _export(run, rows, picked, new, name, None, None, False, device).gap
-    if run.best.exists():
-        run.best.rename(old)
-    new.rename(run.best)
-    shutil.rmtree(old, ignore_errors=True)
-    return gap
 
 
 def _export(

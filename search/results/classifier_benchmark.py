@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from evaluation.classification.outcome import ClassScores
 from evaluation.compare import Comparison
-from evaluation.errors import InputError
 from evaluation.files import write_whole
-from search.results.benchmark import Benchmark, DevAndTest, Optimism, Share
+from search.results.benchmark import Benchmark, DevAndTest, Optimism, Share, candidate_named, read_as
 
 Baseline = Literal["majority", "probe"]
 BASELINES: dict[Baseline, str] = {
@@ -104,11 +103,7 @@ class ClassifierBenchmark:
         Raises:
             InputError: none is called so.
         """
-        found = next((c for c in self.candidates if c.name == name), None)
-        if found is None:
-            names = ", ".join(c.name for c in self.candidates)
-            raise InputError(f"--candidate {name}: no such candidate, expected one of {names}")
-        return found
+        return candidate_named(self.candidates, name)
 
 
 _FILE = TypeAdapter(ClassifierBenchmark)
@@ -121,14 +116,7 @@ def read_end(path: Path) -> Benchmark | ClassifierBenchmark:
         InputError: the file is no benchmark.
     """
     content = path.read_bytes()
-    if b'"task": "classification"' not in content:
-        return Benchmark.read(path)
-    try:
-        return _FILE.validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: not a benchmark of a search ({where}: {first['msg']})") from None
+    return read_as(_FILE, path, content) if b'"task": "classification"' in content else Benchmark.read(path)
 
 
 def dev_and_test(best: tuple[float, float], baseline: tuple[float, float]) -> Optimism:

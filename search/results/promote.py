@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from evaluation.files import read_jsonl
 from evaluation.task import Protocol, RetrievalTask
 from search.paths import BENCHMARK, RunFolder
-from search.results.benchmark import Benchmark, Candidate, DevAndTest, DevPool, Optimism, Part, Winner
+from search.results.benchmark import Benchmark, DevAndTest, DevPool, Optimism, Part, Winner, phases
+from search.results.best import renew_best
 from search.results.candidates import compare_candidates, mix_of_candidate
 from search.results.card import candidate_facts
 from search.results.classifier import finish_classifier
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from evaluation.embedding_cache import EmbeddingCache
-    from trainables.export.export import Exported
 
 
 def promote(nodes: Nodes, run: RunFolder, spec: SearchSpec, row: Row) -> Benchmark | ClassifierBenchmark:
@@ -124,35 +123,16 @@ def finish(
     compared = compare_candidates(run, rows, Row(**row), metric, tolerance, device)
     picked = compared.picked
     times.append(time.perf_counter())
-    exported = put_in_place(run, rows, picked, name, metric, device)
+    exported = renew_best(run, lambda new: export_candidate(run, rows, picked, new, name, metric, device=device))
     times.append(time.perf_counter())
     lead = next(row for row in rows if row.trial == picked.members[0].trial)
     winner = Winner(lead.trial, run.best.name, exported.cosine, picked.name)
     benchmark = benchmark_pair(run, lead, winner, metric, picked.dev, device)
     times.append(time.perf_counter())
-    seconds = {
-        phase: round(end - start, 2)
-        for phase, start, end in zip(("candidates", "merge", "benchmark"), times, times[1:], strict=False)
-    }
-    benchmark = replace(benchmark, seconds=seconds, candidates=compared.candidates, guard=compared.guard)
+    benchmark = replace(benchmark, seconds=phases(times), candidates=compared.candidates, guard=compared.guard)
     facts = candidate_facts(run, name, rows, picked, metric, benchmark)
     replace_card(run.best, f"{model_card(mix_of_candidate(run, rows, picked), facts)}\n{exported.told}\n")
     return benchmark
-
-
-def put_in_place(
-    run: RunFolder, rows: Sequence[Row], picked: Candidate, name: str, metric: str, device: str | None
-) -> Exported:
-    """Export the candidate beside `best/`, then let it take its place. Returns what the check found."""
-    new, old = run.beside_best()
-    for stale in (new, old):  # of an earlier end of this search
-        shutil.rmtree(stale, ignore_errors=True)
-    exported = export_candidate(run, rows, picked, new, name, metric, device=device)
-    if run.best.exists():
-        run.best.rename(old)
-    new.rename(run.best)
-    shutil.rmtree(old, ignore_errors=True)
-    return exported
 
 
 def benchmark_pair(

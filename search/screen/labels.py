@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.results.classifier_benchmark import BASELINES, ClassifierBenchmark
-from search.screen.summary import interval, shown_path
+from search.screen.summary import compared, interval, shown_path
 
 LOWER = ("log_loss", "ece")  # metrics of which less is better
 CLASSES_SHOWN = 30
@@ -31,10 +31,7 @@ def print_labels(benchmark: ClassifierBenchmark, console: Console, verdict: tupl
         table.add_row(
             metric,
             *(f"{benchmark.baselines[name][metric]:.4f}" for name in names),
-            f"{c.other:.4f}",
-            f"[{colour}]{c.difference:+.4f}[/]",
-            f"{c.low:+.4f} to {c.high:+.4f}",
-            f"{c.p_value:.4f}",
+            *compared(c, colour),
             style="bold" if metric == benchmark.metric else "",
         )
     console.print(table)

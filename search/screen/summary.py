@@ -49,10 +49,7 @@ def print_benchmark(benchmark: Benchmark, console: Console, verdict: tuple[str, 
             table.add_row(
                 metric,
                 f"{c.base:.4f}",
-                f"{c.other:.4f}",
-                f"[{colour}]{c.difference:+.4f}[/]",
-                f"{c.low:+.4f} to {c.high:+.4f}",
-                f"{c.p_value:.4f}",
+                *compared(c, colour),
                 style="bold" if metric == benchmark.metric else "",
             )
         console.print(table)
@@ -93,6 +90,16 @@ def candidates_table(benchmark: Benchmark) -> Table:
             style="bold" if candidate.name == benchmark.best.candidate else "",
         )
     return table
+
+
+def compared(c: Comparison, colour: str) -> tuple[str, ...]:
+    """Cells of a table: the model's score, its difference, the 95 % interval of that, p."""
+    return (
+        f"{c.other:.4f}",
+        f"[{colour}]{c.difference:+.4f}[/]",
+        f"{c.low:+.4f} to {c.high:+.4f}",
+        f"{c.p_value:.4f}",
+    )
 
 
 def interval(c: Comparison | None) -> str:
