@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from ray import tune
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -15,11 +14,12 @@ from rich.text import Text
 from search.results.leaderboard import Row, leaderboard, row_of
 from search.results.table import as_table, rate
 from search.study.study import Study
+from search.tune.callbacks import Unsaved
 
 FRAME = 8  # lines of a terminal that are not rows: head, captions, what is left
 
 
-class LiveTable(tune.Callback):
+class LiveTable(Unsaved):
     """Draws the table anew at each event; without a terminal, prints one line for each rung and each end instead."""
 
     def __init__(self, study: Study, console: Console) -> None:
@@ -28,9 +28,6 @@ class LiveTable(tune.Callback):
         self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
         self._told: dict[int, tuple[int, TrialState]] = {}  # trial -> rung and state
         self._entries = -1  # of the study when it was looked at last
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (tune.Callback, ())  # Tune pickles callbacks for a snapshot that nobody reads
 
     def __enter__(self) -> LiveTable:
         if self._study.note:

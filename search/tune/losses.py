@@ -13,21 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
+from search.tune.callbacks import Unsaved
 from search.tune.messages import KILLS, NUMBER, RUNG
 from search.tune.ray_internals import MEMORY_KILL, NODE_DEATHS
 
 
-class Losses(tune.Callback):
+class Losses(Unsaved):
     """Tells in one line what a trial lost, and sees to its next try."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._trials: dict[str, Any] = {}  # that have started, by Tune's id
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (tune.Callback, ())  # Tune pickles callbacks for a snapshot that nobody reads
 
     def of_a_node(self, trial_id: str) -> bool:
         """Whether what failed the trial last is the death of its node."""

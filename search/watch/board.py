@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 import ray
-from ray import tune
 
 from search.results.leaderboard import leaderboard
 from search.study.budget import devices
 from search.study.study import Study
+from search.tune.callbacks import Unsaved
 from search.tune.ray_internals import describe_job, submitted_as
 from search.watch.metrics import Metrics
 from search.watch.progress import Progress, table_text
@@ -20,7 +20,7 @@ from trainables.data.report import DataReport
 EVERY_S = 3.0  # at most this often: the rows of a thousand trials take a twentieth of a second to make
 
 
-class Board(tune.Callback):
+class Board(Unsaved):
     """Publishes the study's state now and then, and at the end of the trials."""
 
     def __init__(self, study: Study, tokens: float) -> None:
@@ -28,9 +28,6 @@ class Board(tune.Callback):
         self._metrics = Metrics(study.spec.name, study.spec.metric, tokens)
         self._job = submitted_as()
         self._last, self._retries = -EVERY_S, 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (tune.Callback, ())  # Tune pickles callbacks for a snapshot that nobody reads
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._last >= EVERY_S:

@@ -20,6 +20,7 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from evaluation.errors import InputError
 from search.spec.sections import SearchSpec
 from search.study.study import Study
+from search.tune.callbacks import UntilTheEnd
 from search.tune.messages import NUMBER, RECORD, TRIAL, rung_metric
 from search.watch.names import trial_name
 
@@ -91,16 +92,13 @@ class _Shown:
         return getattr(self._trial, name)
 
 
-class _Readable(tune.Callback):
+class _Readable(UntilTheEnd):
     """Passes on to one of Ray's callbacks what a person looks for."""
 
     def __init__(self, inner: LoggerCallback, study: Study) -> None:
         self._inner: Any = inner  # which is typed as taking Tune's own trials
         self._study = study
         self._shown: dict[str, _Shown] = {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (tune.Callback, ())  # Tune pickles callbacks for a snapshot that nobody reads
 
     def setup(self, *arguments: Any, **info: Any) -> None:
         self._inner.setup(*arguments, **info)
@@ -116,18 +114,11 @@ class _Readable(tune.Callback):
             shown.last = figures(result[RECORD])
             self._inner.log_trial_result(iteration, shown, dict(shown.last))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial)
-
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        for trial in trials:
-            self._end(trial)
+        super().on_experiment_end(trials, **info)
         self._inner.on_experiment_end(trials, **info)
 
-    def _end(self, trial: Any) -> None:
+    def end(self, trial: Any) -> None:
         if (shown := self._shown.pop(trial.trial_id, None)) is None:
             return
         shown.state = self._study.trial(trial.config[NUMBER]).state.name

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.tune.callbacks import UntilTheEnd
 from search.tune.messages import NUMBER, TRIAL
 from search.watch.names import trial_name
 
@@ -21,15 +21,12 @@ class Trial:
     """The row: its class and its name are what the dashboard shows."""
 
 
-class TrialRows(tune.Callback):
+class TrialRows(UntilTheEnd):
     """Makes a trial's row when it starts and ends it, so that it reads DEAD, with the trial."""
 
     def __init__(self, search: str) -> None:
         self._search = search
         self._rows: dict[str, Any] = {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (tune.Callback, ())  # Tune pickles callbacks for a snapshot that nobody reads
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.trial_id in self._rows:  # it goes on after a failure
@@ -39,16 +36,6 @@ class TrialRows(tune.Callback):
         row = ray.remote(num_cpus=0, max_restarts=0)(Trial)
         self._rows[trial.trial_id] = row.options(name=name, get_if_exists=True, scheduling_strategy=here).remote()
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial)
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        for trial in trials:
-            self._end(trial)
-
-    def _end(self, trial: Any) -> None:
+    def end(self, trial: Any) -> None:
         if (row := self._rows.pop(trial.trial_id, None)) is not None:
             ray.kill(row)
