@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tests.kit.toy import write_changed
 from trainables.classification.config import LabelledDataConfig
 from trainables.classification.prepared import LabelledData, prepare_labelled
 
@@ -63,8 +62,4 @@ def write_spec(folder: Path, base: Path, count: int = 20, pairs: bool = False, *
         "budget": {"trials": 3},
         "resources": {"concurrent": 1},
     }
-    for key, value in changes.items():
-        spec[key] = {**spec[key], **value} if isinstance(value, dict) and key in spec else value
-    path = folder / "labels.yaml"
-    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
-    return path
+    return write_changed(folder / "labels.yaml", spec, changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,13 @@ def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> 
         "resources": {"concurrent": 1},
         "guard": {"source": "guard.jsonl"},
     }
+    return write_changed(folder / "toy.yaml", spec, changes)
+
+
+def write_changed(path: Path, spec: dict[str, Any], changes: Mapping[str, Any]) -> Path:
+    """Write a spec with changes: sections are changed key by key, all else is replaced."""
     for key, value in changes.items():
         spec[key] = {**spec[key], **value} if isinstance(value, dict) and key in spec else value
-    path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
     return path
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -30,9 +29,9 @@ from search.staging import Staging
 from tests.conftest import TinyBase
 from tests.kit.reload import reloading_here
 from tests.kit.toy import write_spec
+from tests.kit.wrong_base import embed_the_first_token
 from trainables.config import TrialConfig
 from trainables.data.prepared import TrialData
-from trainables.model import loaded
 from trainables.model.loaded import forget_bases
 from trainables.prepare import prepare
 from trainables.train import train
@@ -113,19 +112,6 @@ def test_dev_and_test_scores_that_are_compared_are_of_one_model_in_one_precision
     assert benchmark.optimism is not None
     assert benchmark.optimism.best.dev == pytest.approx(dev, abs=1e-9)
     assert benchmark.optimism.best.test == benchmark.protocols["concept"].best[METRIC]
-
-
-def embed_the_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loader takes the first token where the base's files say mean."""
-    whole = loaded._read
-
-    def wrong(*args: Any, **kwargs: Any) -> SentenceTransformer:
-        model = whole(*args, **kwargs)
-        model[1].__init__(model[1].embedding_dimension, ["cls"])  # type: ignore[misc]
-        return model
-
-    monkeypatch.setattr(loaded, "_read", wrong)
-    forget_bases()
 
 
 def begin(spec: SearchSpec, run: Path) -> None:

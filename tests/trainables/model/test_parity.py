@@ -14,8 +14,9 @@ from transformers import BertModel
 
 from evaluation.errors import InputError
 from tests.conftest import ARCHITECTURES, BASES, TEXTS, TinyBase
+from tests.kit.wrong_base import embed_the_first_token
 from trainables.config import TrialConfig
-from trainables.model import loaded, parity
+from trainables.model import parity
 from trainables.model.loaded import forget_bases
 from trainables.model.parity import check_base, parity_key
 from trainables.model.stand_ins import make_stand_in
@@ -42,16 +43,7 @@ def test_what_the_spec_sets_itself_is_no_difference(
 
 
 def test_a_wrong_pooling_is_named(tiny_base: TinyBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loader takes the first token where the files say mean."""
-    whole = loaded._read
-
-    def wrong(*args: Any, **kwargs: Any) -> SentenceTransformer:
-        model = whole(*args, **kwargs)
-        model[1].__init__(model[1].embedding_dimension, ["cls"])  # type: ignore[misc]
-        return model
-
-    monkeypatch.setattr(loaded, "_read", wrong)
-    forget_bases()
+    embed_the_first_token(monkeypatch)
     with pytest.raises(InputError, match=r"expected at least 0\.999\): pooling cls here, mean in its files") as error:
         check_base(TrialConfig(base=str(tiny_base("bert")), precision="fp32"), None, "cpu")
     assert "\n" not in str(error.value)
