@@ -8,25 +8,27 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import ray_constants, worker
+from ray._private import ray_constants, state, worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 MEMORY_KILL = "Ray's memory guard ended its worker"
 NODE_DEATHS = ("its node has died", "node is terminated", "node was terminated")  # in an actor's error
+VERDICT_S = 60.0  # that the head takes at most to find a node dead: five health checks, a few seconds apart
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # of a head; it takes an empty request
 
 
@@ -69,10 +71,11 @@ def joined_running_ray() -> bool:
     return worker._global_node is not None and not worker._global_node.head
 
 
-def take_memory_kills_for_deaths() -> None:
-    """Have Tune treat a worker that the memory guard killed as one that died; asking twice changes nothing.
+def say_how_workers_died() -> None:
+    """Have Tune hear of each worker that is lost that it died, and of what; asking twice changes nothing.
 
-    Tune's actor manager stops the whole program at an `OutOfMemoryError`, which it does not know.
+    Tune's actor manager stops the whole program at an `OutOfMemoryError`, which it does not know. And of a node that is
+    gone the first sign is often that its worker does not answer, which says nothing yet.
     """
     from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActorTask  # takes seconds
 
@@ -83,9 +86,22 @@ def take_memory_kills_for_deaths() -> None:
     def actor_task_failed(self: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             exception = RayActorError(error_msg=f"{MEMORY_KILL}: {exception}")
+        elif isinstance(exception, ActorUnavailableError):
+            exception = _found_dead(exception)
         own(self, tracked_actor_task, exception)
 
     RayActorManager._actor_task_failed = actor_task_failed  # type: ignore[method-assign]
+
+
+def _found_dead(error: ActorUnavailableError) -> RayActorError:
+    """What the head says of an actor that does not answer; the error as it was, where it says nothing in time."""
+    deadline = time.monotonic() + VERDICT_S
+    while time.monotonic() < deadline:
+        told = state.actors(error.actor_id)
+        if told.get("State") == "DEAD":
+            return RayActorError(error_msg=told["DeathCause"].actor_died_error_context.error_message or str(error))
+        time.sleep(0.2)
+    return error
 
 
 def ask_dashboard(client: JobSubmissionClient, path: str) -> Any:

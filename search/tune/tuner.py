@@ -25,7 +25,7 @@ from search.tune.bridge import bridge
 from search.tune.losses import Losses
 from search.tune.messages import AVOID, NUMBER
 from search.tune.nodes import Nodes
-from search.tune.ray_internals import loopback_only, take_memory_kills_for_deaths
+from search.tune.ray_internals import loopback_only, say_how_workers_died
 from search.tune.token import PROBE_S, refused, require_token
 from search.tune.trial import run_trial
 
@@ -112,7 +112,7 @@ def make_tuner(
     spec: SearchSpec, run: RunFolder, study: Study, callbacks: list[tune.Callback], nodes: Nodes
 ) -> tune.Tuner:
     """A Tuner for the trials that the study still has to run, as many at once as the nodes hold."""
-    take_memory_kills_for_deaths()
+    say_how_workers_died()
     losses = Losses(nodes.say)
     searcher, stopper = bridge(study, nodes, losses)
     trainable = partial(run_trial, run=run, metric=spec.metric, resources=spec.resources)

@@ -26,6 +26,16 @@ def write_pairs(path: Path, concepts: int = 60) -> Path:
     return path
 
 
+def write_guard(folder: Path) -> Path:
+    """A guard of a dozen questions."""
+    rows = (
+        {"anchor": f"Où est la gare {n} ?", "positive": f"Près du pont {n * 7}.", "concept": str(n)} for n in range(12)
+    )
+    path = folder / "guard.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def trial_data(folder: Path, concepts: int = 60) -> TrialData:
     """Prepared data in `folder`/data."""
     source = write_pairs(folder / "pairs.jsonl", concepts)
@@ -36,10 +46,6 @@ def trial_data(folder: Path, concepts: int = 60) -> TrialData:
 def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> Path:
     """A spec of a few short trials on a tiny base, and a guard of a few questions: the general one has 405."""
     write_pairs(folder / "pairs.jsonl", concepts)
-    rows = (
-        {"anchor": f"Où est la gare {n} ?", "positive": f"Près du pont {n * 7}.", "concept": str(n)} for n in range(12)
-    )
-    (folder / "guard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     spec: dict[str, Any] = {
         "name": "toy",
         "data": {"source": "pairs.jsonl"},
@@ -56,7 +62,7 @@ def write_spec(folder: Path, base: Path, concepts: int = 60, **changes: Any) -> 
         "sampler": {"startup": 2},
         "budget": {"trials": 5},
         "resources": {"concurrent": 1},
-        "guard": {"source": "guard.jsonl"},
+        "guard": {"source": write_guard(folder).name},
     }
     return write_changed(folder / "toy.yaml", spec, changes)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, Page
 
 from search import run_search
@@ -18,7 +19,7 @@ from search.paths import RunFolder
 from tests.conftest import TinyBase
 from tests.kit.app import app_run, quiet_desk
 from tests.kit.browser import CHROMIUM, chromium, served
-from tests.kit.toy import DEMO
+from tests.kit.toy import DEMO, write_guard
 from trainables.config import TrialConfig
 from trainables.data.config import DataConfig
 from trainables.data.prepared import TrialData
@@ -35,10 +36,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's, with the first of its trials alone."""
+    """The demo's, with the first of its trials alone, a third as long, and a guard of a few questions."""
     folder = tmp_path_factory.mktemp("browser")
-    text = DEMO.with_suffix(".yaml").read_text(encoding="utf-8").replace("trials: 10", "trials: 1")
-    (folder / "demo.yaml").write_text(text.replace("source: demo.jsonl", f"source: {DEMO}"), encoding="utf-8")
+    spec = yaml.safe_load(DEMO.with_suffix(".yaml").read_text(encoding="utf-8"))
+    spec["data"]["source"] = str(DEMO)
+    spec["space"] |= {"epochs": 0.33, "rungs": 1}
+    spec |= {"guard": {"source": write_guard(folder).name}, "budget": {"trials": 1}}
+    (folder / "demo.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
     return run_search(folder / "demo.yaml", folder / "runs").folder.path
 
 

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from search.storage.mirror import Mirror
 from tests.conftest import TinyBase
 from tests.kit.bucket import BUCKET, only_these, s3_server
-from tests.kit.command import EMBTUNE, embtune
+from tests.kit.command import EMBTUNE, embtune, embtune_here
 from tests.kit.toy import write_spec
 
 URL = f"s3://{BUCKET}/team"
@@ -48,8 +48,8 @@ def results(leaderboard: str) -> list[Any]:
 def test_a_search_killed_with_its_machine_goes_on_from_an_empty_one_to_the_same_leaderboard(
     server: dict[str, str], tiny_base: TinyBase, tmp_path: Path
 ) -> None:
-    spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 3}, space={"rungs": 2})
-    undisturbed = embtune("search", spec, cwd=tmp_path)
+    spec = write_spec(tmp_path, tiny_base("bert"), budget={"trials": 2}, space={"rungs": 2})
+    undisturbed = embtune_here("search", spec, cwd=tmp_path)
     assert undisturbed.returncode == 0, undisturbed.stdout + undisturbed.stderr
     environment = only_these(server | {"EMBTUNE_CACHE": str(tmp_path / "machine")})
     mirror = Mirror(f"{URL}/toy", tmp_path / "none")

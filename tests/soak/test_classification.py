@@ -23,7 +23,7 @@ from search.results.classifier_benchmark import ClassifierBenchmark, read_end
 from search.results.leaderboard import read_leaderboard
 from search.screen.labels import label_verdict
 from tests.conftest import TinyBase
-from tests.kit.command import EMBTUNE, embtune, embtune_here
+from tests.kit.command import EMBTUNE, embtune_here
 from tests.kit.labelled import write_spec
 from trainables.classification.prepared import load_labelled_task
 
@@ -56,9 +56,9 @@ def done(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> Done:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    finished = embtune("search", spec, "--resume", cwd=folder)
+    finished = embtune_here("search", spec, "--resume", cwd=folder)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    undisturbed = embtune("search", spec, "--runs", folder / "plain", cwd=folder)
+    undisturbed = embtune_here("search", spec, "--runs", folder / "plain", cwd=folder)
     assert undisturbed.returncode == 0, undisturbed.stdout + undisturbed.stderr
     return Done(folder, spec, run, folder / "plain" / "labels", finished.stdout)
 

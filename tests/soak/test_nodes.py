@@ -54,7 +54,8 @@ class BlindNode:
         )
 
     def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # killed before
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=60)
 
 

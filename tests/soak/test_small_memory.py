@@ -21,6 +21,7 @@ def test_a_batch_too_large_for_the_memory_is_trained_in_pieces(tiny_base: TinyBa
         lr=1e-3,
         batch_size=256,
         rungs=1,
+        epochs=0.4,
         precision="fp32",
     )
     tokens = micro_batch(large)

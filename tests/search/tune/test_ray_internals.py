@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
 import pytest
 import ray
 from ray.air.execution import FixedResourceManager, ResourceRequest
-from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActorTask
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActor, TrackedActorTask
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
 
 from search.tune.ray_internals import (
     MEMORY_KILL,
@@ -22,8 +24,8 @@ from search.tune.ray_internals import (
     dashboard_address,
     dashboard_asks_for_token,
     joined_running_ray,
+    say_how_workers_died,
     submitted_as,
-    take_memory_kills_for_deaths,
 )
 from search.tune.tuner import connect
 
@@ -77,12 +79,12 @@ def test_the_ray_of_a_local_search_listens_on_loopback_alone(cluster: None) -> N
 class Worker:
     """What a manager keeps alive."""
 
+    def pid(self) -> int:
+        return os.getpid()
 
-def test_a_worker_that_the_memory_guard_killed_is_one_that_died(cluster: None) -> None:
-    take_memory_kills_for_deaths()
-    taken = RayActorManager._actor_task_failed
-    take_memory_kills_for_deaths()
-    assert RayActorManager._actor_task_failed is taken
+
+def managed() -> tuple[RayActorManager, TrackedActor, list[Exception]]:
+    """(Tune's manager, a worker of it that has started, what it will be told of its end)."""
     manager = RayActorManager(resource_manager=FixedResourceManager({"CPU": 1}))
     deaths: list[Exception] = []
     actor = manager.add_actor(
@@ -90,6 +92,15 @@ def test_a_worker_that_the_memory_guard_killed_is_one_that_died(cluster: None) -
     )
     while not manager.is_actor_started(actor):
         manager.next(timeout=60)
+    return manager, actor, deaths
+
+
+def test_a_worker_that_the_memory_guard_killed_is_one_that_died(cluster: None) -> None:
+    say_how_workers_died()
+    taken = RayActorManager._actor_task_failed
+    say_how_workers_died()
+    assert RayActorManager._actor_task_failed is taken
+    manager, actor, deaths = managed()
     manager._actor_task_failed(TrackedActorTask(actor), OutOfMemoryError("the node is full"))
     assert len(deaths) == 1
     assert isinstance(deaths[0], RayActorError)
@@ -97,3 +108,15 @@ def test_a_worker_that_the_memory_guard_killed_is_one_that_died(cluster: None) -
     assert not manager.is_actor_started(actor)
     with pytest.raises(RuntimeError, match="unexpected exception"):  # why it is needed: any other error ends Tune
         manager._actor_task_failed(TrackedActorTask(actor), MemoryError("not from the guard"))
+
+
+def test_of_a_worker_that_does_not_answer_it_is_said_how_it_died(cluster: None) -> None:
+    say_how_workers_died()
+    manager, actor, deaths = managed()
+    lost: Any = ray.remote(num_cpus=0)(Worker).remote()
+    os.kill(ray.get(lost.pid.remote()), signal.SIGKILL)
+    error = ActorUnavailableError("Socket closed", bytes.fromhex(lost._actor_id.hex()))
+    manager._actor_task_failed(TrackedActorTask(actor), error)
+    (death,) = deaths
+    assert "unavailable" not in str(death)
+    assert "worker process has died" in str(death)
