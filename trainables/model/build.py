@@ -34,7 +34,7 @@ def build_model(
     *,
     dtype: torch.dtype | None = None,
     cache_folder: Path | None = None,
-    keep_tokens: bool = False,
+    for_training: bool = False,
 ) -> SentenceTransformer:
     """The trial's model, ready to train: the configuration's method decides what trains.
 
@@ -49,7 +49,8 @@ def build_model(
         dtype: of the frozen weights, instead of the precision's (float32 to merge).
         cache_folder: where a copy of the base converted to that dtype is kept, so that the workers of a machine map
             the same pages of it.
-        keep_tokens: texts are tokenized once a process and base; not for what is saved, or timed with its tokenizer.
+        for_training: texts are tokenized once a process and base, and go through the encoder in groups of like length;
+            not for what is saved.
 
     Raises:
         InputError: the base or the targets cannot be resolved.
@@ -60,7 +61,7 @@ def build_model(
     attention, _ = resolve_attention(config, base, place, dtype)
     untouched, tokens = loaded_base(config, base, weights, attention, place, cache_folder)
     model = copy_sharing_weights(untouched)
-    if keep_tokens:
+    if for_training:
         tokens.keep_for(model[0])
     model.prompts = {"query": base.query_prompt, "document": base.passage_prompt}
     model.default_prompt_name = None

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from sentence_transformers.base.modules import Transformer
 
+from trainables.model.groups import MASK, Features, forward_in_groups
+
 KEPT_BYTES = 256 * 2**20  # of a base in a process; texts beyond are tokenized each time
 OVERHEAD_BYTES = 300  # of a kept text beside its characters and tokens: an array's head and two places in a dict
-MASK = "attention_mask"
 CONSTANT = ("modality", "prompt_length")  # what else a batch of texts holds
-
-Features = dict[str, Any]
 
 
 @dataclass
@@ -54,6 +53,13 @@ class KeepingTransformer(Transformer):
     """The library's module for the length of a training; it is never saved."""
 
     tokens: KeptTokens
+
+    def forward(self, features: Features, **kwargs: Any) -> Features:
+        def whole(features: Features) -> Features:
+            made: Features = super(KeepingTransformer, self).forward(features, **kwargs)
+            return made
+
+        return forward_in_groups(self, features, whole)
 
     def preprocess(
         self,

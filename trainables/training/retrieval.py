@@ -48,7 +48,7 @@ class Retrieval:
         return texts.tokens(config)
 
     def build(self, config: TrialConfig, place: torch.device, cache: Path | None) -> SentenceTransformer:
-        return build_model(config, place, cache_folder=cache, keep_tokens=True)
+        return build_model(config, place, cache_folder=cache, for_training=True)
 
     def batches(
         self, config: TrialConfig, model: SentenceTransformer, cache: Path | None, start_step: int, folder: Path

@@ -98,7 +98,7 @@ def test_the_last_token_gives_one_embedding_whatever_the_side_of_the_padding(bas
 
 
 def test_tokens_that_are_padded_on_the_left_are_kept_too(tmp_path: Path) -> None:
-    module: Any = build_model(TrialConfig(base=stand_in(QWEN, tmp_path), max_length=16), "cpu", keep_tokens=True)[0]
+    module: Any = build_model(TrialConfig(base=stand_in(QWEN, tmp_path), max_length=16), "cpu", for_training=True)[0]
     assert isinstance(module, KeepingTransformer)
     for batch in (TEXTS[:3], TEXTS[2:7], ["", "Le SG"], [TEXTS[0], TEXTS[0]]):
         for prompt in (None, "query: "):
