@@ -50,7 +50,7 @@ def _unneeded(run: RunFolder) -> Iterator[Path]:
     if not kept:  # of an earlier version: which weights are in best/ is told by its trial alone
         kept = set(run.trial(benchmark.best.trial).glob("*"))
     for name in WEIGHT_FILES:
-        yield from (path for path in run.tune.glob(f"trial_*/*/{name}") if path.parent not in kept)
+        yield from (path for path in run.in_trials(f"*/{name}") if path.parent not in kept)
     for folder in (run.cache, *_left(run)):
         yield from (path for path in folder.rglob("*") if path.is_file())
 

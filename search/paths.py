@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,10 @@ class RunFolder:
     def trial(self, number: int) -> Path:
         """Folder of a trial's checkpoints."""
         return self.tune / f"trial_{number:04d}"
+
+    def in_trials(self, name: str) -> Iterator[Path]:
+        """What is called so in the folders of trials; the name may have parts with stars."""
+        return self.tune.glob(f"trial_*/{name}")
 
     def checkpoint(self, number: int, recorded: str) -> Path:
         """A trial's checkpoint, of which the study recorded the path that it was written to, maybe elsewhere."""

@@ -13,7 +13,7 @@ from evaluation.errors import InputError
 from evaluation.task import fold
 from search.app.cleanup import Cleaned, CleanUp
 from search.app.corpus import Corpus
-from search.app.searcher import Ranking, Searcher
+from search.app.searcher import Nearest, Searcher
 
 LONGEST = 2000  # characters of a question
 SHOWN = 10  # passages of a model
@@ -103,7 +103,7 @@ class Desk:
         return Asked(cleaned, tuple(columns), known.part if known else None)
 
     def _passages(
-        self, ranking: Ranking, shown: int, before: dict[int, int], relevant: frozenset[int] | None
+        self, ranking: Nearest, shown: int, before: dict[int, int], relevant: frozenset[int] | None
     ) -> tuple[Passage, ...]:
         found = zip(ranking.positions[:shown], ranking.scores, strict=False)
         return tuple(

@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from evaluation.errors import InputError
+from search.app.access import COOKIE, same
 from search.app.ask import SHOWN, Passage, QuestionError
-from search.app.guard import COOKIE, same
 from search.app.links import View
 from search.app.service import Service
 from search.app.wording import TONGUES, wording

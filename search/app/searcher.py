@@ -21,7 +21,7 @@ DEPTH = 100  # passages that are ranked, so that a passage's rank is known in th
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Nearest:
     """What a model found.
 
     Attributes:
@@ -63,7 +63,7 @@ class Searcher:
         searcher.search("?")
         return searcher
 
-    def search(self, question: str) -> Ranking:
+    def search(self, question: str) -> Nearest:
         """Rank the passages for a question. May be called from many threads."""
         return self.rank(*self.encode(question))
 
@@ -74,12 +74,12 @@ class Searcher:
             query_1D = embed(self.model, [question], "query")
             return query_1D, (time.perf_counter() - start) * 1000
 
-    def rank(self, query_1D: NDArray[np.float32], encode_ms: float) -> Ranking:
+    def rank(self, query_1D: NDArray[np.float32], encode_ms: float) -> Nearest:
         """Rank the passages for an encoded question."""
         started = time.perf_counter()
         scores_1K, positions_1K = top_k(query_1D, self.corpus_CD, DEPTH)
         ended = time.perf_counter()
-        return Ranking(
+        return Nearest(
             tuple(positions_1K[0].tolist()),
             tuple(scores_1K[0].tolist()),
             encode_ms,

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from evaluation.benchmark.endpoint import Endpoint
 from evaluation.errors import InputError
 from search import __version__
+from search.app.access import Access
 from search.app.api import api_routes
-from search.app.guard import Guard
 from search.app.log import Log
 from search.app.pages import handle_missing, page_routes
 from search.app.service import Service
@@ -30,7 +30,7 @@ def make_app(service: Service, token: str | None = None) -> FastAPI:
     """
     # FastAPI's own pages of an API load their scripts from a CDN.
     app = FastAPI(title="embtune try", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Access, token=token)
     app.include_router(api_routes(service))
     app.include_router(page_routes(service, token, app.openapi))
     handle_missing(app, service)

@@ -78,7 +78,7 @@ def watch(run_or_job: str, address: str | None) -> None:
     from search.screen.console import make_console
 
     if address is None:
-        from search.watch.live import watch_run
+        from search.watch.follow import watch_run
 
         watch_run(Path(run_or_job), make_console())
     else:

@@ -72,7 +72,7 @@ class Bucket:
 
     def push_results(self) -> None:
         """Send what the driver made, and why trials failed."""
-        errors = [_within(self._run, path) for path in self._run.tune.glob("trial_*/error.txt")]
+        errors = [_within(self._run, path) for path in self._run.in_trials("error.txt")]
         self._mirror.push(*RESULTS, *errors)
 
 

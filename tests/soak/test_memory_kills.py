@@ -12,12 +12,11 @@ import pytest
 import ray
 from optuna.trial import TrialState
 from ray import tune
-from ray._common.utils import get_system_memory
-from ray._private.utils import get_used_memory
 
 from search.tune.tuner import connect
 from tests.conftest import TinyBase
 from tests.kit.drive import drive
+from tests.kit.ray_internals import fullness
 from tests.kit.toy import new_run, write_spec
 from tests.soak.test_faults import assert_journal_equals_tunes_view
 
@@ -28,7 +27,7 @@ AT_MOST_GIB = 16
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A Ray whose guard kills when this machine's memory is ROOM_GIB fuller than now."""
-    full = (get_used_memory() + ROOM_GIB * 2**30) / get_system_memory()
+    full = fullness(ROOM_GIB * 2**30)
     if full > 0.9:
         pytest.skip(f"the memory of this machine is too full: {full:.0%}")
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{full:.3f}")

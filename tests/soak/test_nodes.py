@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
-from ray._private.worker import global_worker
 from ray.cluster_utils import Cluster
-from ray.core.generated import autoscaler_pb2
 
 from search.tune.capacity import alive_nodes, require_shared_storage
 from search.tune.tuner import connect
 from tests.conftest import TinyBase
 from tests.kit.drive import drive
+from tests.kit.ray_internals import warn_of_preemption
 from tests.kit.toy import new_run, write_spec
 from tests.soak.test_faults import assert_journal_equals_what_trials_wrote, assert_same, view
 
@@ -87,14 +86,6 @@ def joined(count: int) -> None:
     """Wait until so many nodes are there."""
     while len(alive_nodes()) < count:
         pass
-
-
-def warn_of_preemption() -> None:
-    """As a cloud does for a spot machine: its node drains and is gone at the deadline."""
-    (worker,) = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # type: ignore[attr-defined]
-    gcs: Any = global_worker.gcs_client  # type: ignore[attr-defined]
-    gcs.drain_node(worker, reason, "the spot machine is taken back", 1)
 
 
 def test_nodes_that_die_that_are_blind_and_that_are_taken_back_cost_a_search_nothing(

@@ -16,7 +16,7 @@ from trainables.check.near_duplicates import near_duplicates
 from trainables.check.second_look import SecondLook, second_look
 from trainables.data.beir import beir_folders
 from trainables.data.config import DataConfig
-from trainables.data.report import Corpus, DataReport, Example, Finding, Lengths
+from trainables.data.report import CorpusUse, DataReport, Finding, Lengths, Place
 from trainables.data.rows import PARTS
 from trainables.data.sources import read_once
 from trainables.data.splits import DEV, TEST, TRAIN
@@ -141,14 +141,14 @@ def _count(report: DataReport, found: Survey) -> None:
         }
 
 
-def _corpus(config: DataConfig, folder: Path, found: Survey) -> Corpus | None:
+def _corpus(config: DataConfig, folder: Path, found: Survey) -> CorpusUse | None:
     folders = [] if config.max_rows else beir_folders(config, folder)
     passages = {matched(text) for beir, _ in folders for text in RetrievalTask.load_beir(beir).corpus.values()}
     if not passages:
         return None
     answers = np.unique(np.stack([found.anchors_N, found.positives_N], axis=1), axis=0)
     _, counts = np.unique(answers[:, 0], return_counts=True)
-    return Corpus(
+    return CorpusUse(
         passages=len(passages),
         idle=len(passages.difference(answers[:, 1].tolist())),
         questions=len(counts),
@@ -168,10 +168,10 @@ def _lengths(found: Survey, look: SecondLook, tokens: TokenCounter | None) -> di
 
 
 def _finding(draft: Draft, found: Survey, texts: dict[int, str]) -> Finding:
-    examples = [Example(where=where, text=text) for where, text in draft.places]
+    examples = [Place(where=where, text=text) for where, text in draft.places]
     for shown in draft.pairs:
         examples.append(
-            Example(
+            Place(
                 where=" and ".join(found.place(pair) for pair in shown),
                 text=" | ".join(texts[p] for p in shown),
             )

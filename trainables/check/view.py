@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainables.data.report import Corpus, DataReport, Lengths
+from trainables.data.report import CorpusUse, DataReport, Lengths
 from trainables.data.rows import PARTS
 
 DOMAINS_SHOWN = 10
@@ -51,7 +51,7 @@ def print_report(report: DataReport, console: Console) -> None:
         console.print("\n[bold green]usable[/]" + ("" if report.findings else ", nothing found"))
 
 
-def corpus_text(corpus: Corpus) -> str:
+def corpus_text(corpus: CorpusUse) -> str:
     """What a BEIR folder's judgements say of its corpus, in one line."""
     return (
         f"corpus: {corpus.passages:,} passages, of which {corpus.idle / corpus.passages:.0%} answer no question; "

@@ -17,8 +17,7 @@ from trainables.classification.config import MAX_LABELS, LabelledDataConfig
 from trainables.classification.report import LabelReport
 from trainables.classification.rows import Example, ExampleReader, read_examples
 from trainables.classification.splits import divide, leave_out_repeated
-from trainables.data.report import Example as Shown
-from trainables.data.report import Finding, Lengths
+from trainables.data.report import Finding, Lengths, Place
 from trainables.data.rows import PARTS, BadRow, DroppedRow, shortened
 from trainables.data.splits import DEV, LEFT_OUT, TEST, TRAIN, UNDECIDED, components, draw, text_hash
 
@@ -248,7 +247,7 @@ def _two_labels(found: Labelled) -> Iterator[Finding]:
             what="inputs that have several labels",
             action="kept; no model can get all of their rows right",
             examples=tuple(
-                Shown(
+                Place(
                     where=" and ".join(found.examples[row].place for row in own[:3]),
                     text=f"{_text(found.examples[own[0]])}: "
                     + ", ".join(dict.fromkeys(found.examples[row].label for row in own)),
@@ -260,7 +259,7 @@ def _two_labels(found: Labelled) -> Iterator[Finding]:
 
 def _finding(name: str, rows: NDArray[np.int64], what: str, action: str, found: Labelled) -> Finding:
     shown = [found.examples[row] for row in rows[:SHOWN].tolist()]
-    examples = tuple(Shown(where=example.place, text=_text(example)) for example in shown)
+    examples = tuple(Place(where=example.place, text=_text(example)) for example in shown)
     return Finding(name=name, count=len(rows), what=what, action=action, examples=examples)
 
 

@@ -11,7 +11,7 @@ from trainables.data.config import DataConfig
 from trainables.data.survey import Unseen
 
 
-class Example(BaseModel):
+class Place(BaseModel):
     """A row that shows a finding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Finding(BaseModel):
     count: int
     what: str
     action: str
-    examples: tuple[Example, ...] = ()
+    examples: tuple[Place, ...] = ()
 
 
 class Lengths(BaseModel):
@@ -61,7 +61,7 @@ class Lengths(BaseModel):
         )
 
 
-class Corpus(BaseModel):
+class CorpusUse(BaseModel):
     """Of a BEIR folder: distinct passages, those that answer no question, questions, those with several answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,7 +110,7 @@ class DataReport(BaseModel):
     domains: dict[str, dict[str, int]] = {}
     languages: dict[str, float] = {}
     lengths: dict[str, Lengths] = {}
-    corpus: Corpus | None = None
+    corpus: CorpusUse | None = None
     shared: Literal["keep", "leave_out"] = "leave_out"
     unseen: Unseen = "concepts"
     findings: list[Finding] = []

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from search.cli import cli
+from tests.kit.ray_internals import prepare_config, validate_config
 from tests.test_documents import parsed
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,6 @@ from threading import Thread
 import grpc
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config
 
 from evaluation.errors import InputError
 from search.spec.sections import ResourcesSpec
@@ -19,6 +18,7 @@ from search.tune.capacity import room, startable_nodes, usable_nodes, with_gpus
 from search.tune.tuner import connect
 from tests.conftest import TinyBase
 from tests.kit.command import embtune_here
+from tests.kit.ray_internals import prepare_config
 from tests.kit.toy import write_spec
 
 CLUSTER = Path(__file__).parents[3] / "cluster.yaml"

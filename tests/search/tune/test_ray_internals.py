@@ -17,20 +17,26 @@ import ray
 from ray.air.execution import FixedResourceManager, ResourceRequest
 from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActor, TrackedActorTask
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
+from ray.job_submission import JobSubmissionClient
 
 from search.tune.ray_internals import (
     MEMORY_KILL,
+    ask_dashboard,
     ask_head,
     dashboard_address,
     dashboard_asks_for_token,
+    describe_job,
     joined_running_ray,
     say_how_workers_died,
+    say_nothing_of_packages,
+    session_folder,
+    show_token,
     submitted_as,
 )
 from search.tune.tuner import connect
 
 ROOT = Path(__file__).parents[3]
-PRIVATE = re.compile(r"\bray(\.\w+)*\._\w+")  # such as ray._private or ray.air.execution._internal
+PRIVATE = re.compile(r"\bray(\.\w+)*\._[a-z]\w+")  # such as ray._private or ray.air.execution._internal
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +47,10 @@ def cluster() -> Iterator[None]:
 
 
 def test_one_file_alone_names_what_is_private_to_ray() -> None:
-    files = [path for package in ("search", "trainables", "evaluation") for path in (ROOT / package).rglob("*.py")]
+    packages = ("search", "trainables", "evaluation", "benchmarks", "docs", "tests")
+    files = [path for package in packages for path in (ROOT / package).rglob("*.py") if path != Path(__file__)]
     found = {path.name for path in files if PRIVATE.search(path.read_text(encoding="utf-8"))}
-    assert found == {"ray_internals.py"}
+    assert found == {"ray_internals.py"}, "the product's, and the tests' own in tests/kit"
 
 
 def test_a_head_answers_whom_it_lets_in(cluster: None) -> None:
@@ -74,6 +81,39 @@ def test_the_ray_of_a_local_search_listens_on_loopback_alone(cluster: None) -> N
     assert dashboard_asks_for_token()
     assert not joined_running_ray()
     assert submitted_as() == ""
+
+
+def test_the_token_that_is_here_is_shown_unless_the_mode_says_otherwise(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    show_token()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    show_token()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_session_has_a_folder_of_logs(cluster: None) -> None:
+    assert (session_folder() / "logs" / "gcs_server.out").is_file()
+
+
+def test_a_submitted_job_takes_more_metadata_and_the_dashboard_tells_it(
+    cluster: None, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    say_nothing_of_packages()
+    client = JobSubmissionClient(f"http://{dashboard_address()}")
+    (tmp_path / "code.py").write_text("")
+    brought = {"working_dir": str(tmp_path)}
+    job = client.submit_job(entrypoint="true", metadata={"job_name": "toy"}, runtime_env=brought)
+    while not client.get_job_status(job).is_terminal():  # until then Ray itself writes what it knows of the job
+        pass
+    describe_job(job, {"search": "toy"})
+    metadata = ask_dashboard(client, f"/api/jobs/{job}")["metadata"]
+    assert (metadata["job_name"], metadata["search"]) == ("toy", "toy")
+    with pytest.raises(RuntimeError, match="404"):
+        ask_dashboard(client, "/api/jobs/none")
+    assert "ackag" not in capfd.readouterr().err
 
 
 class Worker:

@@ -14,7 +14,7 @@ from search.results.so_far import best_so_far, ranking
 from search.spec.sections import ResourcesSpec
 from search.staging import locked
 from search.study.budget import devices
-from search.watch.live import is_at_work
+from search.watch.follow import is_at_work
 from search.watch.names import short_config, trial_name
 from search.watch.progress import Progress, table_text
 from tests.kit.command import embtune_here

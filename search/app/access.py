@@ -28,7 +28,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Guard:
+class Access:
     """ASGI middleware.
 
     Without a token the page is this machine's alone: a request under another name than localhost is refused, so that no
