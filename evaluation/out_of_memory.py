@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 
-# What torch says on the CPU, and cuBLAS when its workspace does not fit.
-MESSAGES = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# What torch says on the CPU, cuBLAS when its workspace does not fit, and oneDNN when one of its kernels does not.
+MESSAGES = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "could not create a primitive")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

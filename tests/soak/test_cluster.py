@@ -181,7 +181,9 @@ def test_a_search_is_submitted_followed_and_stopped_as_a_job(
     twice = call("submit", spec, "--runs", tmp_path / "runs", "--base", "some/base")
     assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
     assert f"job {job} is at work there" in twice.stderr
-    so_far = embtune("leaderboard", tmp_path / "runs" / "toy", cwd=tmp_path)
+    so_far = embtune(
+        "leaderboard", tmp_path / "runs" / "toy", cwd=tmp_path, environment=os.environ | {"COLUMNS": "250"}
+    )
     assert "toy (so far)" in " ".join(so_far.stdout.split())
 
     assert call("stop", job).stdout == "stopping\n"
