@@ -12,7 +12,7 @@ from trainables.training.out_of_memory import micro_batch
 
 
 def test_a_batch_too_large_for_the_memory_is_trained_in_pieces(tiny_base: TinyBase, tmp_path: Path) -> None:
-    data = trial_data(tmp_path, concepts=70)
+    data = trial_data(tmp_path, concepts=150)
     large = TrialConfig(
         base=str(tiny_base("bert", width=256, layers=4)),
         max_length=64,
