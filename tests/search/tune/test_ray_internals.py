@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +106,14 @@ def test_a_submitted_job_takes_more_metadata_and_the_dashboard_tells_it(
     client = JobSubmissionClient(f"http://{dashboard_address()}")
     (tmp_path / "code.py").write_text("")
     brought = {"working_dir": str(tmp_path)}
-    job = client.submit_job(entrypoint="true", metadata={"job_name": "toy"}, runtime_env=brought)
+    job, deadline = "", time.monotonic() + 120
+    while not job:
+        try:
+            job = client.submit_job(entrypoint="true", metadata={"job_name": "toy"}, runtime_env=brought)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)  # a Ray takes jobs some seconds after it has started
     while not client.get_job_status(job).is_terminal():  # until then Ray itself writes what it knows of the job
         pass
     describe_job(job, {"search": "toy"})
