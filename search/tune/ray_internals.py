@@ -1,6 +1,7 @@
 """All that embtune uses of Ray beyond its public interface, as ray 2.60 has it.
 
-tests/search/tune/test_ray_internals.py says what is relied on, with a real Ray: it is what to run for another version.
+tests/search/tune/test_ray_internals.py, and of jobs tests/soak/test_cluster.py, say what is relied on, with a real Ray:
+they are what to run for another version.
 """
 
 from __future__ import annotations

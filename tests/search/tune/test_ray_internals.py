@@ -1,11 +1,13 @@
-"""What is relied on of Ray beyond its public interface, asked of a real one."""
+"""What is relied on of Ray beyond its public interface, asked of a real one.
+
+What concerns jobs is asked in tests/soak/test_cluster.py: a Ray beside another takes none, as both want one port.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +20,14 @@ import ray
 from ray.air.execution import FixedResourceManager, ResourceRequest
 from ray.air.execution._internal.actor_manager import RayActorManager, TrackedActor, TrackedActorTask
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
-from ray.job_submission import JobSubmissionClient
 
 from search.tune.ray_internals import (
     MEMORY_KILL,
-    ask_dashboard,
     ask_head,
     dashboard_address,
     dashboard_asks_for_token,
-    describe_job,
     joined_running_ray,
     say_how_workers_died,
-    say_nothing_of_packages,
     session_folder,
     show_token,
     submitted_as,
@@ -97,31 +95,6 @@ def test_the_token_that_is_here_is_shown_unless_the_mode_says_otherwise(
 
 def test_a_session_has_a_folder_of_logs(cluster: None) -> None:
     assert (session_folder() / "logs" / "gcs_server.out").is_file()
-
-
-def test_a_submitted_job_takes_more_metadata_and_the_dashboard_tells_it(
-    cluster: None, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    say_nothing_of_packages()
-    client = JobSubmissionClient(f"http://{dashboard_address()}")
-    (tmp_path / "code.py").write_text("")
-    brought = {"working_dir": str(tmp_path)}
-    job, deadline = "", time.monotonic() + 120
-    while not job:
-        try:
-            job = client.submit_job(entrypoint="true", metadata={"job_name": "toy"}, runtime_env=brought)
-        except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)  # a Ray takes jobs some seconds after it has started
-    while not client.get_job_status(job).is_terminal():  # until then Ray itself writes what it knows of the job
-        pass
-    describe_job(job, {"search": "toy"})
-    metadata = ask_dashboard(client, f"/api/jobs/{job}")["metadata"]
-    assert (metadata["job_name"], metadata["search"]) == ("toy", "toy")
-    with pytest.raises(RuntimeError, match="404"):
-        ask_dashboard(client, "/api/jobs/none")
-    assert "ackag" not in capfd.readouterr().err
 
 
 class Worker:
