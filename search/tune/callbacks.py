@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from ray import tune
@@ -17,9 +18,9 @@ class Unsaved(tune.Callback):
 class UntilTheEnd(Unsaved):
     """Holds something of each trial, which `end` lets go of: with the trial, or with the search."""
 
+    @abstractmethod
     def end(self, trial: Any) -> None:
         """Called at least once; a second time changes nothing."""
-        raise NotImplementedError
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.end(trial)

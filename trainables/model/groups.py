@@ -16,17 +16,17 @@ from torch.nn.functional import pad
 MASK = "attention_mask"
 # What one more pass through the encoder costs beside its tokens, in tokens: the calls of its operations, and matrices
 # so small that they are multiplied at less than the full rate. `benchmarks/step_profile.py` measures it.
-PASS_TOKENS = 64
-TOGETHER = 10**9  # a pass so dear that there is one
+PASS_TOKENS: float = 64
 
 Features = dict[str, Any]
 
 
-def groups_of(lengths_B: np.ndarray, pass_tokens: int) -> list[tuple[np.ndarray, int]]:
+def groups_of(lengths_B: np.ndarray, pass_tokens: float) -> list[tuple[np.ndarray, int]]:
     """The cheapest partition of B texts of these lengths: (rows, width) of each group, the shortest first.
 
     The cost of a group is rows x width + pass_tokens; texts of neighbouring length go together, so that dynamic
-    programming over the sorted lengths finds the least (n log n beside one vector operation a text).
+    programming over the sorted lengths finds the least (one vector operation a text). At an infinite price all texts
+    are one group.
     """
     order = np.argsort(lengths_B, kind="stable")
     widths = lengths_B[order]

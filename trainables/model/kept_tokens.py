@@ -42,7 +42,8 @@ class KeptTokens:
         self.left = KEPT_BYTES
 
     def keep_for(self, module: torch.nn.Module) -> None:
-        """Have the module's `preprocess` look texts up here first; what it returns is the same."""
+        """Have the module's `preprocess` look texts up here first; what it returns is the same. And have its `forward`
+        take them in groups of like length."""
         if type(module) is Transformer:
             keeping: Any = module
             keeping.__class__ = KeepingTransformer

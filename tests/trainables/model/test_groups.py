@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.conftest import ARCHITECTURES, TEXTS, Architecture, TinyBase
 from trainables.config import TrialConfig
 from trainables.model import groups
 from trainables.model.build import build_model
-from trainables.model.groups import TOGETHER, groups_of
+from trainables.model.groups import groups_of
 from trainables.training.losses import make_loss
 
 QUERIES = tuple(text[: 7 * (place + 1)] for place, text in enumerate(TEXTS))  # of many lengths
@@ -40,7 +41,7 @@ def test_groups_cost_the_least_that_any_cuts_of_the_sorted_lengths_do(lengths: l
     assert cost(made, price) == least
 
 
-def gradients(config: TrialConfig, monkeypatch: pytest.MonkeyPatch, price: int) -> tuple[float, dict[str, Any], int]:
+def gradients(config: TrialConfig, monkeypatch: pytest.MonkeyPatch, price: float) -> tuple[float, dict[str, Any], int]:
     """(loss, gradients, passes through the encoder) of a batch."""
     monkeypatch.setattr(groups, "PASS_TOKENS", price)
     model = build_model(config, "cpu", for_training=True).eval()  # without dropout, whose masks have the batch's shape
@@ -57,7 +58,7 @@ def gradients(config: TrialConfig, monkeypatch: pytest.MonkeyPatch, price: int) 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"micro_batch_tokens": 96}, {"loss": "gist"}, {"matryoshka": (8, 16)}, {"method": "full", "targets": None}],
+    [{}, {"micro_batch_tokens": 96}, {"loss": "gist"}, {"matryoshka": (8, 16)}, {"method": "full"}],
     ids=["mnrl", "cached", "gist", "matryoshka", "full"],
 )
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -65,8 +66,8 @@ def test_loss_and_gradients_are_those_of_the_batch_as_a_whole(
     tiny_base: TinyBase, monkeypatch: pytest.MonkeyPatch, architecture: Architecture, changes: dict[str, Any]
 ) -> None:
     told = {"base": str(tiny_base(architecture)), "max_length": 32, "precision": "fp32", "batch_size": 8} | changes
-    config = TrialConfig.model_validate({name: value for name, value in told.items() if value is not None})
-    whole, expected, one = gradients(config, monkeypatch, TOGETHER)
+    config = TrialConfig.model_validate(told)
+    whole, expected, one = gradients(config, monkeypatch, math.inf)
     value, found, passes = gradients(config, monkeypatch, 2)
     assert passes > one
     assert value == pytest.approx(whole, abs=1e-5)

@@ -33,9 +33,8 @@ def test_tokens_are_the_librarys(
 ) -> None:
     monkeypatch.setattr(tokens_module, "KEPT_BYTES", kept)
     forget_bases()
-    module: Any = build_model(TrialConfig(base=str(tiny_base(architecture)), max_length=16), "cpu", for_training=True)[
-        0
-    ]
+    config = TrialConfig(base=str(tiny_base(architecture)), max_length=16)
+    module: Any = build_model(config, "cpu", for_training=True)[0]
     draw = random.Random(0)
     mixed = [" ".join(draw.choices(TEXTS, k=3)) for _ in range(8)]
     texts = [
